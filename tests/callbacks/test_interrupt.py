@@ -1,0 +1,267 @@
+"""Ctrl-C: real signals, and a resumed run that ends exactly where the uninterrupted one does."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.optim import Adam
+
+from tests.ranks import on_ranks
+from tests.shift import MLP, ShiftedBlobs
+from tlkit import TransferModule
+from tlkit.callbacks import MetricsFile, ModelSelection, StopCleanly, Throughput
+from tlkit.losses import MMD
+from tlkit.schedules import Linear
+from tlkit.tasks import Classification
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning 2.6 on torch 2.15
+
+STEPS, VALIDATE_EVERY = 24, 8
+RATES = ("train/samples_per_second",)
+
+
+class Signal(L.Callback):
+    """Send this process a real signal at a chosen place."""
+
+    def __init__(self, place, step, signum=signal.SIGINT, times=1):
+        self.place, self.step, self.signum, self.times = place, step, signum, times
+
+    def _at(self, place, step):
+        if (place, step) == (self.place, self.step):
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.signum)
+            self.place = None
+
+    def on_train_batch_start(self, trainer, *_):
+        self._at("step", trainer.global_step + 1)
+
+    def on_validation_batch_start(self, trainer, *_):
+        self._at("validation", trainer.global_step)
+
+
+def fit(folder, *callbacks, ckpt_path=None, workers=0, **options):
+    """Train a run of 24 steps with a validation every 8, on one process unless told otherwise."""
+    L.seed_everything(1)
+    model = TransferModule(
+        MLP(), Classification(), [MMD(Linear(0, 2))], optimizer=lambda p: Adam(p, 0.01), lr_schedule=Linear(1.0, 0.1)
+    )
+    stop = StopCleanly()
+    options = {"max_steps": STEPS, "devices": 1, **options}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=MetricsFile(folder),
+        val_check_interval=VALIDATE_EVERY,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=4,
+        callbacks=[ModelSelection(), Throughput(), stop, *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    data = ShiftedBlobs(["still"], ["moved"], batch_size=16 // trainer.world_size, num_workers=workers)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException as error:
+        return stop, error.code
+    return stop, 0
+
+
+def weights(folder, name="last"):
+    return torch.load(Path(folder) / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def rows(folder):
+    with open(Path(folder) / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k not in RATES} for row in csv.DictReader(file)]
+
+
+def same(folder, reference):
+    for name in ("best", "last"):
+        ours, theirs = weights(folder, name), weights(reference, name)
+        assert ours["global_step"] == theirs["global_step"]
+        assert ours["callbacks"]["ModelSelection"] == theirs["callbacks"]["ModelSelection"]
+        for key, value in theirs["state_dict"].items():
+            assert torch.equal(ours["state_dict"][key], value), key
+    assert rows(folder) == rows(reference)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert fit(folder)[1] == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "saved"),
+    [
+        ("step", 1, 1),
+        ("step", 9, 9),  # epochs have 6 or 7 batches: some of these are at the end of one
+        ("step", 11, 11),
+        ("step", 12, 12),  # a logging step
+        ("step", 14, 14),
+        ("step", 16, 16),  # a validation follows
+        ("validation", 16, 16),
+        ("step", 23, 23),
+        ("step", 24, 24),  # the last
+    ],
+)
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, uninterrupted, place, step, saved):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stop, code = fit(tmp_path, Signal(place, step))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert (stop.interrupted, code) == (True, 130)
+    assert stop.checkpoint == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert weights(tmp_path)["global_step"] == saved
+    stop, code = fit(tmp_path, ckpt_path=stop.checkpoint)
+    assert (stop.interrupted, stop.checkpoint, code) == (False, None, 0)
+    same(tmp_path, uninterrupted)
+
+
+def test_every_step_can_be_interrupted(tmp_path, uninterrupted):
+    checkpoint = None
+    for step in range(1, STEPS):
+        stop, _ = fit(tmp_path, Signal("step", step), ckpt_path=checkpoint)
+        checkpoint = stop.checkpoint
+        assert weights(tmp_path)["global_step"] == step
+    assert fit(tmp_path, ckpt_path=checkpoint)[1] == 0
+    same(tmp_path, uninterrupted)
+
+
+def test_sigterm_stops_cleanly_too(tmp_path, uninterrupted):
+    stop, code = fit(tmp_path, Signal("step", 10, signal.SIGTERM))
+    assert code == 143
+    fit(tmp_path, ckpt_path=stop.checkpoint)
+    same(tmp_path, uninterrupted)
+
+
+def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path, uninterrupted):
+    stop, code = fit(tmp_path, Signal("step", 10, times=2))
+    assert code == 130
+    assert weights(tmp_path)["global_step"] == 10
+
+
+def test_accumulated_gradients_are_used_first(tmp_path):
+    fit(tmp_path / "whole", accumulate_grad_batches=3, max_steps=8)
+    parted = tmp_path / "parted"
+    stop, _ = fit(parted, Signal("step", 4), accumulate_grad_batches=3, max_steps=8)
+    assert weights(parted)["global_step"] == 4
+    fit(parted, ckpt_path=stop.checkpoint, accumulate_grad_batches=3, max_steps=8)
+    for key, value in weights(tmp_path / "whole")["state_dict"].items():
+        assert torch.equal(weights(parted)["state_dict"][key], value), key
+
+
+def test_it_saves_by_itself_without_model_selection(tmp_path):
+    stop = StopCleanly()
+    trainer = L.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_steps=8,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[stop, Signal("step", 3)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with pytest.raises(SystemExit):
+        trainer.fit(TransferModule(MLP(), Classification()), datamodule=ShiftedBlobs(["still"]))
+    assert stop.checkpoint == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert weights(tmp_path)["global_step"] == 3
+
+
+class Slow(L.Callback):
+    """Say when a step begins, and take a while."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step >= 5:
+            print("step", trainer.global_step + 1, flush=True)
+            until = time.monotonic() + 0.4
+            while time.monotonic() < until:  # a signal ends a sleep, not this
+                time.sleep(0.01)
+
+
+PROGRAM = """
+import sys
+from tests.callbacks.test_interrupt import Slow, fit
+sys.exit(fit(sys.argv[1], Slow(), workers=1)[1])
+"""
+
+
+def start(folder):
+    # A process group of its own, as a terminal gives it: Ctrl-C reaches the loaders' workers as well.
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert any(line.startswith("step 6") for line in process.stdout)
+    return process
+
+
+def test_ctrl_c_in_a_process_with_workers(tmp_path, uninterrupted):
+    process = start(tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Press Ctrl-C again to stop at once" in errors
+    assert "Traceback" not in errors
+    assert weights(tmp_path)["global_step"] in (6, 7)
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    same(tmp_path, uninterrupted)
+
+
+class Stuck(L.Callback):
+    """A step that does not end by itself."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            until = time.monotonic() + 30
+            time.sleep(1.1)
+            os.kill(os.getpid(), signal.SIGINT)
+            while time.monotonic() < until:
+                time.sleep(0.01)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    began = time.monotonic()
+    with pytest.raises(SystemExit):  # what Lightning makes of KeyboardInterrupt
+        fit(tmp_path, Stuck())
+    assert time.monotonic() - began < 20
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def interrupted_on_the_second_rank(folder, step):
+    only = (Signal("step", step),) if os.environ["RANK"] == "1" else ()
+    results = []
+    for resumed in (False, True):
+        stop, code = fit(
+            folder, *(() if resumed else only), ckpt_path=stop.checkpoint if resumed else None, devices=2, strategy="ddp"
+        )
+        results.append((stop.interrupted, stop.checkpoint, code))
+    return results
+
+
+def uninterrupted_on_two(folder):
+    return fit(folder, devices=2, strategy="ddp")[1]
+
+
+@pytest.mark.ddp
+def test_ranks_agree_on_the_step(tmp_path):
+    (tmp_path / "results").mkdir()
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    on_ranks(2, uninterrupted_on_two, str(whole), folder=tmp_path / "results")
+    ranks = on_ranks(2, interrupted_on_the_second_rank, str(parted), 10, folder=tmp_path / "results")
+    last = str(parted / "checkpoints" / "last.ckpt")
+    assert [each[0][:2] for each in ranks] == [(True, last), (True, last)]
+    assert [each[1] for each in ranks] == [(False, None, 0), (False, None, 0)]
+    same(parted, whole)

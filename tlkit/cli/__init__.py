@@ -1,0 +1,1 @@
+"""The command line. It builds runs from recipes and holds no training code of its own."""

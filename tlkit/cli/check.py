@@ -1,0 +1,236 @@
+"""Checks a recipe against the signatures of what it names, before jsonargparse sees it.
+
+jsonargparse answers a misspelt class with ``Expected a path`` and takes ``--trainer.max_epoch`` for an abbreviation in
+silence. Here every key is compared with the real parameters, bare class names become import paths, and the user reads
+what was meant. Types of plain values are left to jsonargparse.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from tlkit.cli.names import resolve_class, slot_of
+from tlkit.cli.options import KEYS
+from tlkit.errors import ConfigurationError, near, unknown
+
+__all__ = ["LOGGERS", "check_keys", "check_model", "check_recipe"]
+
+LOGGERS = ("none", "wandb", "tensorboard", "mlflow")
+
+# What tlkit decides itself in a run, and how the user asks for it instead.
+_TAKEN = {"logger": "--logger=wandb|tensorboard|mlflow", "default_root_dir": "--runs=DIR"}
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    annotation: Any
+    required: bool
+
+
+def check_keys(recipe: dict[str, Any]) -> None:
+    """Check the top level of a recipe, which needs no import.
+
+    Raises:
+        ConfigurationError: If a key is unknown, or ``model`` or ``data`` is missing.
+    """
+    for key in recipe:
+        if key not in KEYS:
+            raise ConfigurationError(unknown("key of the recipe", str(key), KEYS))
+    for key in ("model", "data"):
+        if not recipe.get(key):
+            raise ConfigurationError(f"the recipe has no {key!r}; 'tlkit recipes' lists recipes to start from")
+    if recipe.get("logger", "none") not in LOGGERS:
+        raise ConfigurationError(unknown("logger", str(recipe["logger"]), LOGGERS))
+    seed = recipe.get("seed_everything", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigurationError(f"seed_everything must be a whole number from 0 up, got {seed!r}")
+    for key in ("run_id", "recipe", "runs"):
+        value = recipe.get(key)
+        if value is not None and (not isinstance(value, str | int) or not str(value).strip()):
+            raise ConfigurationError(f"{key} must be a name, got {value!r}")
+
+
+def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe with every class named by its import path.
+
+    Raises:
+        ConfigurationError: If a key or a class is unknown, a required one is missing, or a class does not fit its slot.
+    """
+    from lightning.pytorch import Trainer
+
+    from tlkit.data import DomainDataModule
+
+    check_keys(recipe)
+    trainer = recipe.get("trainer") or {}
+    _must_be_mapping(trainer, "trainer")
+    for key, instead in _TAKEN.items():
+        if trainer.get(key) is not None:
+            raise ConfigurationError(f"trainer.{key} is set by tlkit; use {instead}")
+    return {
+        **recipe,
+        "model": check_model(recipe["model"]),
+        "data": _resolve(recipe["data"], DomainDataModule, "data"),
+        "trainer": _arguments(Trainer, trainer, "trainer"),
+    }
+
+
+def check_model(model: Any) -> dict[str, Any]:
+    """Return the model's part of a recipe with every class named by its import path; as :func:`check_recipe`."""
+    from tlkit.module import TransferModule
+
+    return _arguments(TransferModule, model, "model")
+
+
+def _arguments(target: type, given: Any, where: str, skip: int = 0) -> dict[str, Any]:
+    """Check the arguments of a class; ``skip`` of its parameters are given by the caller."""
+    _must_be_mapping(given, where)
+    parameters, is_open = _parameters(target)
+    names = list(parameters)[skip:]
+    for key in given:
+        # An open signature (**kwargs) may know more names than it shows; jsonargparse decides on those.
+        if key not in names and not (is_open and not near(str(key), names, most=1)):
+            raise ConfigurationError(f"{where}: {unknown(f'argument of {target.__name__}', str(key), names)}")
+    missing = [name for name in names if parameters[name].required and name not in given]
+    if missing:
+        raise ConfigurationError(f"{where}: {target.__name__} needs {', '.join(missing)}")
+    return {
+        key: _resolve(value, parameters[key].annotation, f"{where}.{key}") if key in parameters else value
+        for key, value in given.items()
+    }
+
+
+def _resolve(value: Any, annotation: Any, where: str) -> Any:
+    """Resolve the classes in a value by what its parameter is annotated with."""
+    bases = _bases(annotation)
+    if isinstance(value, list) and bases:
+        return [_resolve(entry, annotation, f"{where}.{n}") for n, entry in enumerate(value)]
+    if isinstance(value, str) and bases and not _takes_text(annotation):
+        return _class({"class_path": value}, bases, where)
+    if isinstance(value, dict) and "class_path" in value and bases:
+        return _class(value, bases, where)
+    if isinstance(value, dict) and bases and "init_args" in value:
+        raise ConfigurationError(f"{where} has init_args but no class_path")
+    if isinstance(value, dict) and bases and not _takes_mapping(annotation):
+        raise ConfigurationError(f"{where} takes a class: class_path and init_args; got the keys {sorted(value)}")
+    _check_type(value, annotation, where)
+    return value
+
+
+def _check_type(value: Any, annotation: Any, where: str) -> None:
+    """Have jsonargparse check one plain value, where its own report would be of the whole tree around it."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    if annotation in (inspect.Parameter.empty, Any) or "class_path" in str(value):
+        return
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=annotation)
+    try:
+        parser.parse_object({"value": value})
+    except (ArgumentError, TypeError, ValueError) as error:
+        choices = _choices(annotation)
+        if choices and isinstance(value, str):
+            raise ConfigurationError(unknown(f"value for {where}", value, choices)) from error
+        raise ConfigurationError(f"{where} must be {_wording(annotation)}, got {value!r}") from error
+
+
+def _choices(annotation: Any) -> list[str]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]
+    return [choice for argument in typing.get_args(annotation) for choice in _choices(argument)]
+
+
+def _wording(annotation: Any) -> str:
+    """Return a type as a user reads it: ``list[str] or None``."""
+    if annotation is type(None):
+        return "null"
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(_wording(argument) for argument in typing.get_args(annotation))
+    plain = isinstance(annotation, type) and not typing.get_args(annotation)
+    return annotation.__name__ if plain else str(annotation).replace("collections.abc.", "").replace("typing.", "")
+
+
+def _class(value: dict[str, Any], bases: list[tuple[type, int]], where: str) -> dict[str, Any]:
+    for key in value:
+        if key not in ("class_path", "init_args", "dict_kwargs"):
+            raise ConfigurationError(f"{where}: {unknown('key', str(key), ['class_path', 'init_args'])}")
+    name = value["class_path"]
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{where}.class_path must be the name of a class, got {name!r}")
+    found, path, skip = _first_fit(name, bases, where)
+    arguments = _arguments(found, value.get("init_args") or {}, where, skip)
+    resolved = {"class_path": path, "init_args": arguments}
+    return resolved | {key: value[key] for key in ("dict_kwargs",) if key in value}
+
+
+def _first_fit(name: str, bases: list[tuple[type, int]], where: str) -> tuple[type, str, int]:
+    errors = []
+    for base, skip in bases:
+        try:
+            return *resolve_class(name, base, where), skip
+        except ConfigurationError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _parameters(target: type) -> tuple[dict[str, _Parameter], bool]:
+    """Return the parameters of a class by name, through ``**kwargs`` to its parents, and whether more may exist."""
+    from torch import nn
+
+    parameters: dict[str, _Parameter] = {}
+    is_open = False
+    for owner in target.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        if owner in (object, nn.Module):  # nn.Module's (*args, **kwargs) take nothing
+            return parameters, False
+        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+        hints = _hints(owner.__init__)  # type: ignore[misc]
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        for name, parameter in list(signature.parameters.items())[1:]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                entry = _Parameter(hints.get(name, parameter.annotation), parameter.default is parameter.empty)
+                parameters.setdefault(name, entry)
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return parameters, False
+        is_open = True
+    return parameters, is_open
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(function))
+    except (NameError, TypeError):  # names imported under TYPE_CHECKING only; such parameters go unresolved
+        return {}
+
+
+def _bases(annotation: Any) -> list[tuple[type, int]]:
+    """Return the classes with a slot in an annotation, each with the number of arguments that its caller gives."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is collections.abc.Callable and len(arguments) == 2:
+        given = len(arguments[0]) if isinstance(arguments[0], list) else 0
+        return [(base, given) for base, _ in _bases(arguments[1])]
+    if origin in (typing.Union, types.UnionType, list, collections.abc.Sequence, collections.abc.Iterable):
+        return [base for argument in arguments for base in _bases(argument)]
+    if isinstance(annotation, type) and annotation not in (object, type(None)) and slot_of(annotation):
+        return [(annotation, 0)]
+    return []
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or any(_takes_text(argument) for argument in typing.get_args(annotation))
+
+
+def _takes_mapping(annotation: Any) -> bool:
+    if annotation is dict or typing.get_origin(annotation) in (dict, collections.abc.Mapping):
+        return True
+    return any(_takes_mapping(argument) for argument in typing.get_args(annotation))
+
+
+def _must_be_mapping(value: Any, where: str) -> None:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{where} must be a mapping of arguments, got {value!r}")

@@ -1,0 +1,94 @@
+"""The help texts, kept apart from what they describe so that asking for help imports nothing heavy."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "OVERVIEW"]
+
+OVERVIEW = """\
+usage: tlkit COMMAND [...]
+
+Adapt a model to a domain that has no labels.
+
+  fit       train, choose a checkpoint without target labels, test, write a run folder
+  validate  score a checkpoint on the validation splits
+  test      score a checkpoint on the held-out test splits
+  predict   write a checkpoint's predictions, one CSV file a domain
+  recipes   list the recipes that come with tlkit
+  copy      copy a recipe to a file of your own
+  list      list the backbones, losses, tasks or data modules
+
+  tlkit fit --config digits/mnist_to_optdigits_mmd     runs with no download
+  tlkit COMMAND --help                                 more on a command"""
+
+_PARTS = """\
+A recipe has four parts; a part is a class by name (tlkit list ...) or by import path (my_file.MyClass):
+  data              the domains and their roles        --data.sources='[photo]' --data.batch_size=64
+  model.backbone    x -> features                      --model.backbone.channels='[16, 32]'
+  model.task        features -> outputs, loss          --model.task=Classification
+  model.adaptation  a list of losses                   --model.adaptation.MMD.weight=0.5
+                                                       --model.adaptation='[]' is plain training
+Common overrides, as --key=value or --key value, the value in YAML:
+  --seed_everything=1                    --model.optimizer.lr=0.001
+  --trainer.max_steps=1000               --trainer.devices=4
+  --trainer.precision=bf16-mixed         --logger=wandb (or tensorboard, mlflow)
+  --runs=DIR                             folder of the runs; default: runs
+  --run_id=NAME                          default: made from the time
+  --recipe=NAME                          folder in it; default: the recipe's name"""
+
+_CHECKPOINT = """\
+  --config     RUN/config.yaml, or a recipe's name or file
+  --ckpt_path  the checkpoint; default: RUN/checkpoints/best.ckpt beside the config
+Every other option overrides the recipe as in 'tlkit fit --help'."""
+
+COMMANDS = {
+    "fit": f"""\
+usage: tlkit fit --config RECIPE [--key=value ...]
+       tlkit fit --resume RUN [--trainer.max_steps=N ...]
+
+Train, choose a checkpoint, test it on the held-out splits, and write a run folder:
+config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, summary.json.
+
+  --config        a recipe's name (tlkit recipes) or a YAML file
+  --resume        a run folder to go on in
+  --print_config  print the resolved recipe and stop
+  --help-all      every option there is
+
+{_PARTS}
+
+Examples:
+  tlkit fit --config digits/mnist_to_optdigits_mmd
+  tlkit fit --config digits/mnist_to_optdigits_mmd --model.adaptation.MMD.weight=0.5 --run_id=half
+  tlkit fit --config runs/digits/mnist_to_optdigits_mmd/half/config.yaml
+  torchrun --nproc-per-node=4 -m tlkit.cli fit --config mine.yaml""",
+    "validate": f"""\
+usage: tlkit validate --config RUN/config.yaml [--ckpt_path FILE] [--key=value ...]
+
+Score a checkpoint on the validation splits of all domains and print a table.
+
+{_CHECKPOINT}""",
+    "test": f"""\
+usage: tlkit test --config RUN/config.yaml [--ckpt_path FILE] [--key=value ...]
+
+Score a checkpoint on the held-out test splits of all domains and print a table. Nothing is written.
+
+{_CHECKPOINT}""",
+    "predict": f"""\
+usage: tlkit predict --config RUN/config.yaml [--ckpt_path FILE] [--key=value ...]
+
+Write RUN/predictions/<domain>.csv for the test splits: index, prediction, class, probabilities.
+Files that exist are not written over. Runs on one device.
+
+{_CHECKPOINT}""",
+    "recipes": """\
+usage: tlkit recipes [PATTERN]
+
+List the recipes whose name or title contains PATTERN.""",
+    "copy": """\
+usage: tlkit copy RECIPE FILE
+
+Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE""",
+    "list": """\
+usage: tlkit list backbones|losses|tasks|data
+
+List the classes that a recipe can name, with the paper or the source of each.""",
+}

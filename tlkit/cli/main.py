@@ -1,0 +1,158 @@
+"""The command ``tlkit``: finds the sub-command and turns the user's errors into a message and exit status 2.
+
+Nothing heavy is imported here, so that ``tlkit --help`` and a misspelt sub-command answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from tlkit.errors import ConfigurationError, TlkitError, near
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one ``tlkit`` command.
+
+    Args:
+        argv: The words after ``tlkit``; those of the process if not given.
+
+    Returns:
+        The exit status: 0, 2 if the user's input is at fault, 130 if the run was interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except TlkitError as error:
+        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+        where = "" if rank == "0" else f" (rank {rank})"
+        print(f"tlkit: error{where}: {_own_words(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tlkit: stopped", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    from tlkit.cli import help as help_text
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text.OVERVIEW)
+        return 0
+    if words[0] == "--version":
+        from tlkit import __version__
+
+        print(f"tlkit {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in _COMMANDS:
+        hits = near(name, _COMMANDS, most=1)
+        hint = f"did you mean '{hits[0]}'? " if hits else ""
+        raise ConfigurationError(
+            f"unknown command {name!r}: {hint}Commands: {', '.join(_COMMANDS)}. See 'tlkit --help'."
+        )
+    if "-h" in rest or "--help" in rest:
+        print(help_text.COMMANDS[name])
+        return 0
+    return _COMMANDS[name](rest)
+
+
+# Each of these reads the request first: most mistakes are found before the seconds that importing torch takes.
+def _fit(rest: list[str]) -> int:
+    from tlkit.cli.request import fit_request
+
+    request = fit_request(rest)
+    from tlkit.cli.training import fit
+
+    return fit(request)
+
+
+def _validate(rest: list[str]) -> int:
+    return _evaluate("validate", rest)
+
+
+def _test(rest: list[str]) -> int:
+    return _evaluate("test", rest)
+
+
+def _evaluate(command: str, rest: list[str]) -> int:
+    from tlkit.cli.request import checkpoint_request
+
+    request = checkpoint_request(command, rest)
+    from tlkit.cli.evaluation import evaluate
+
+    return evaluate(request)
+
+
+def _predict(rest: list[str]) -> int:
+    from tlkit.cli.request import checkpoint_request
+
+    request = checkpoint_request("predict", rest)
+    from tlkit.cli.evaluation import predict
+
+    return predict(request)
+
+
+def _recipes(rest: list[str]) -> int:
+    from tlkit.cli.recipes import find_recipes
+
+    (pattern,) = _words("recipes", rest, least=0, most=1) or [""]
+    found = {name: title for name, title in find_recipes().items() if pattern.lower() in f"{name} {title}".lower()}
+    if not found:
+        raise ConfigurationError(f"no recipe matches {pattern!r}; 'tlkit recipes' lists them all")
+    width = max(map(len, found))
+    for name, title in found.items():
+        print(f"{name:<{width}}  {title}".rstrip())
+    return 0
+
+
+def _copy(rest: list[str]) -> int:
+    from tlkit.cli.recipes import copy_recipe
+
+    recipe, file = _words("copy", rest, least=2, most=2)
+    path = copy_recipe(recipe, file)
+    print(f"wrote {path}; run it with: tlkit fit --config {path}")
+    return 0
+
+
+def _list(rest: list[str]) -> int:
+    from tlkit.cli.names import listing
+
+    (kind,) = _words("list", rest, least=1, most=1)
+    print(listing(kind))
+    return 0
+
+
+def _words(command: str, rest: list[str], least: int, most: int) -> list[str]:
+    from tlkit.cli.help import COMMANDS
+
+    usage = COMMANDS[command].splitlines()[0]
+    options = [word for word in rest if word.startswith("-")]
+    if options:
+        raise ConfigurationError(f"tlkit {command} takes no option {options[0]!r}. {usage}")
+    if not least <= len(rest) <= most:
+        raise ConfigurationError(f"tlkit {command} got {len(rest)} words. {usage}")
+    return rest
+
+
+def _own_words(error: TlkitError) -> str:
+    """Return the message of an error, without the traceback that a loader's worker process puts before it."""
+    message = str(error)
+    marker = f"{type(error).__name__}: "
+    if message.startswith("Caught ") and marker in message:
+        return message.rsplit(marker, 1)[1].strip()
+    return message
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "fit": _fit,
+    "validate": _validate,
+    "test": _test,
+    "predict": _predict,
+    "recipes": _recipes,
+    "copy": _copy,
+    "list": _list,
+}

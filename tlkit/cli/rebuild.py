@@ -1,0 +1,82 @@
+"""A trained model again, from what its run left."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+from tlkit.cli.check import check_model
+from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.module import TransferModule
+from tlkit.types import DataSpec
+
+__all__ = ["load", "read_checkpoint"]
+
+
+def load(path: str | Path) -> TransferModule:
+    """Build a trained model again and load its weights.
+
+    Args:
+        path: A run folder, whose ``checkpoints/best.ckpt`` is taken, or a checkpoint.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: If there is no checkpoint, it cannot be read, or it was not written by a recipe's run.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "checkpoints" / "best.ckpt"
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint {file}; give a run folder or a .ckpt file")
+    checkpoint = read_checkpoint(file)
+    stored = checkpoint["tlkit"]
+    if stored.get("recipe") is None or stored.get("data") is None:
+        raise CheckpointError(
+            f"{file} holds weights but no recipe, since it was trained from Python: make the same TransferModule, call "
+            "its build(data), and load_state_dict(torch.load(file, weights_only=True)['state_dict'])"
+        )
+    try:
+        model = _build(stored["recipe"]["model"])
+    except ConfigurationError as error:
+        raise CheckpointError(f"the model of {file} cannot be built: {error}") from error
+    model.recipe = stored["recipe"]
+    model.build(DataSpec(**{key: tuple(value) for key, value in stored["data"].items()}))
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a checkpoint of tlkit onto the CPU without running any code that it might hold.
+
+    Raises:
+        CheckpointError: If it cannot be read, or tlkit did not write it.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read: it is not a checkpoint, is damaged, or holds Python objects, which are not loaded "
+            "since they could run any code"
+        ) from error
+    if not isinstance(checkpoint, dict) or "tlkit" not in checkpoint or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{file} was not written by tlkit: it has no entry 'tlkit'")
+    return checkpoint
+
+
+def _build(recipe: dict[str, Any]) -> TransferModule:
+    # The recipe comes from a file that may be anyone's: check_model refuses a class outside its slot, unbuilt.
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TransferModule, "model")
+    try:
+        config = parser.parse_object({"model": check_model(recipe)})
+        model: TransferModule = parser.instantiate_classes(config)["model"]
+    except (ArgumentError, TypeError) as error:
+        raise ConfigurationError(str(error)) from error
+    return model

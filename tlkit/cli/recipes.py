@@ -1,0 +1,148 @@
+"""Recipes: YAML files that ship with tlkit, named by their path without the suffix, or files of the user's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tlkit.errors import ConfigurationError, DataError, unknown
+
+__all__ = ["copy_recipe", "find_recipe", "find_recipes", "parse_yaml", "read_recipe", "recipe_name"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In the wheel the recipes lie inside the package, in a clone beside it.
+_ROOTS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words, a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for n, key in enumerate(keys) if key in keys[:n]), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(f"the key {twice!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:[Tt]rue|TRUE|[Ff]alse|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML text.
+
+    Args:
+        text: The text.
+        source: Where it came from, for the error message.
+
+    Raises:
+        ConfigurationError: If it is not YAML, or gives a key twice.
+
+    Example:
+        >>> parse_yaml("lr: 1e-3", "an example")
+        {'lr': 0.001}
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def find_recipes() -> dict[str, str]:
+    """Return the recipes that come with tlkit: name -> title, the first line of the file's header comment."""
+    root = _root()
+    files = sorted(root.rglob("*.yaml")) if root else []
+    return {file.relative_to(root).with_suffix("").as_posix(): _title(file) for file in files if root}
+
+
+def find_recipe(recipe: str) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        recipe: The name of a recipe (``digits/mnist_to_optdigits_mmd``), or a path to a YAML file.
+
+    Raises:
+        ConfigurationError: If there is neither such a recipe nor such a file.
+    """
+    names = find_recipes()
+    root = _root()
+    if recipe in names and root:
+        return root / f"{recipe}.yaml"
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") and path.with_suffix("").as_posix() not in names:
+        raise ConfigurationError(f"--config: there is no file {recipe!r}; 'tlkit recipes' lists the recipes by name")
+    if path.is_dir():
+        raise ConfigurationError(f"--config: {recipe!r} is a folder; give a YAML file, as in {path / 'config.yaml'}")
+    raise ConfigurationError(unknown("recipe", recipe.removesuffix(".yaml"), names) + " Or give a path to a YAML file.")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a recipe's YAML as a plain dict.
+
+    Raises:
+        ConfigurationError: If the file cannot be read or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the recipe {path} cannot be read: {error}") from error
+    recipe = parse_yaml(text, str(path))
+    if not isinstance(recipe, dict):
+        raise ConfigurationError(f"the recipe {path} must be a mapping with 'model' and 'data', got {recipe!r}")
+    return recipe
+
+
+def recipe_name(path: Path) -> str:
+    """Return the name under which a recipe's runs are kept: the recipe's own, or the stem of the user's file.
+
+    Example:
+        >>> recipe_name(Path("somewhere/mine.yaml"))
+        'mine'
+    """
+    root = _root()
+    if root and path.resolve().is_relative_to(root):
+        return path.resolve().relative_to(root).with_suffix("").as_posix()
+    return path.stem
+
+
+def copy_recipe(recipe: str, file: str) -> Path:
+    """Copy a recipe to a file that does not exist yet.
+
+    Raises:
+        ConfigurationError: If there is no such recipe.
+        DataError: If the file exists, or its folder does not.
+    """
+    source, path = find_recipe(recipe), Path(file)
+    if path.is_dir():
+        path = path / source.name
+    try:
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(source.read_text(encoding="utf-8"))
+    except FileExistsError as error:
+        raise DataError(f"{path} exists and is not written over; give another file name") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _root() -> Path | None:
+    return next((root for root in _ROOTS if root.is_dir()), None)
+
+
+def _title(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""

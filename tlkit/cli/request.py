@@ -1,0 +1,118 @@
+"""What a command line asks for: the recipe with its overrides, and the run or checkpoint it starts from."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlkit.cli.check import check_keys
+from tlkit.cli.options import Options, override, parse_options
+from tlkit.cli.recipes import find_recipe, read_recipe, recipe_name
+from tlkit.errors import CheckpointError, ConfigurationError
+
+__all__ = ["Request", "checkpoint_request", "fit_request"]
+
+# What may differ when a run goes on: how long it trains and on which machine, nothing that changes what it learns.
+_LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+_MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+_RESUMABLE = (*_LENGTH, *_MACHINE)
+
+
+@dataclass
+class Request:
+    """A command that has been read.
+
+    Attributes:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        line: The whole command line, for the run's summary.
+        recipe: The recipe with its overrides; names not looked up yet.
+        run: The run folder that is gone on with, or that the checkpoint is in.
+        checkpoint: The checkpoint to start from.
+        show: What to print instead of training: the parser's whole help, or the resolved recipe.
+    """
+
+    command: str
+    line: str
+    recipe: dict[str, Any]
+    run: Path | None = None
+    checkpoint: Path | None = None
+    show: str | None = None
+
+
+def fit_request(words: list[str]) -> Request:
+    """Read the words after ``tlkit fit``.
+
+    Raises:
+        ConfigurationError: If an option, the recipe or an override is at fault.
+        CheckpointError: If the run to resume has no checkpoint.
+    """
+    options = parse_options("fit", words, own=["config", "resume"], flags=["help-all", "print_config"])
+    line = shlex.join(["tlkit", "fit", *words])
+    if "help-all" in options.own:
+        return Request("fit", line, {}, show="help")
+    if "resume" in options.own:
+        return _resume(options, line)
+    recipe = _recipe("fit", options)
+    return Request("fit", line, recipe, show="config" if "print_config" in options.own else None)
+
+
+def checkpoint_request(command: str, words: list[str]) -> Request:
+    """Read the words after ``tlkit validate``, ``test`` or ``predict``.
+
+    Raises:
+        ConfigurationError: If an option, the recipe or an override is at fault.
+        CheckpointError: If there is no checkpoint.
+    """
+    options = parse_options(command, words, own=["config", "ckpt_path"])
+    recipe = _recipe(command, options)
+    beside = Path(options.own["config"]).parent / "checkpoints" / "best.ckpt"
+    given = options.own.get("ckpt_path")
+    checkpoint = Path(given) if given else beside
+    if not checkpoint.is_file():
+        why = f"there is no file {given!r}" if given else f"not given, and there is no {beside}"
+        raise CheckpointError(f"--ckpt_path: {why}; 'tlkit fit' writes checkpoints to RUN/checkpoints")
+    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    return Request(command, shlex.join(["tlkit", command, *words]), recipe, run, checkpoint)
+
+
+def _recipe(command: str, options: Options) -> dict[str, Any]:
+    if not options.own.get("config"):
+        raise ConfigurationError(f"tlkit {command} needs --config RECIPE; 'tlkit recipes' lists the recipes")
+    path = find_recipe(options.own["config"])
+    recipe = read_recipe(path)
+    recipe.setdefault("recipe", recipe_name(path))
+    return _overridden(recipe, options)
+
+
+def _overridden(recipe: dict[str, Any], options: Options) -> dict[str, Any]:
+    for key, value in options.overrides.items():
+        override(recipe, key, value)
+    check_keys(recipe)
+    return recipe
+
+
+def _resume(options: Options, line: str) -> Request:
+    if "config" in options.own:
+        raise ConfigurationError("--resume goes on with the run's own config.yaml: leave --config out")
+    if "print_config" in options.own:
+        raise ConfigurationError("--print_config has nothing to do with --resume: read RUN/config.yaml")
+    run = Path(options.own["resume"])
+    config, checkpoint = run / "config.yaml", run / "checkpoints" / "last.ckpt"
+    if not config.is_file():
+        raise ConfigurationError(f"--resume: {run} is not a run folder, it has no config.yaml")
+    if not checkpoint.is_file():
+        raise CheckpointError(f"--resume: there is no {checkpoint}; start anew with: tlkit fit --config {config}")
+    for key in options.overrides:
+        if key not in _RESUMABLE:
+            raise ConfigurationError(
+                f"--{key} cannot change when a run goes on; only {', '.join(_RESUMABLE)} can. "
+                f"For a new run: tlkit fit --config {config} --{key}=..."
+            )
+    if (run / "summary.json").exists() and not any(key in _LENGTH for key in options.overrides):
+        raise ConfigurationError(
+            f"--resume: the run {run} is finished, its summary.json is there; to train longer give it "
+            "--trainer.max_steps=... or --trainer.max_epochs=..."
+        )
+    return Request("fit", line, _overridden(read_recipe(config), options), run, checkpoint)

@@ -1,0 +1,165 @@
+"""The folder that a run leaves: its name, and what is written into it once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tlkit.errors import ConfigurationError
+
+__all__ = ["create_run", "environment", "write_aside", "write_config", "write_summary"]
+
+PACKAGES = ("tlkit", "torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
+
+
+def create_run(root: str | Path, recipe: str, seed: int, run_id: str | None = None) -> Path:
+    """Make a new folder ``root/recipe/run_id``; nothing that exists is ever used again.
+
+    Args:
+        root: Folder of all runs.
+        recipe: Name of the recipe, ``digits/mnist_to_optdigits_mmd``.
+        seed: Seed of the run, a part of its id.
+        run_id: Name of the run's folder; by default the UTC time and the seed, and a number if that is taken.
+
+    Returns:
+        The folder, empty.
+
+    Raises:
+        ConfigurationError: If the named run exists, if a name is not a folder's, or if ``root`` cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     run = create_run(root, "digits/mnist_to_optdigits_mmd", seed=0, run_id="first")
+        ...     run.relative_to(root).as_posix()
+        'digits/mnist_to_optdigits_mmd/first'
+    """
+    parts = PurePosixPath(recipe).parts
+    if not parts or any(part in ("..", "/") for part in parts):
+        raise ConfigurationError(f"a run is kept under its recipe's name, a relative path without '..', got {recipe!r}")
+    if run_id is not None and (run_id in ("", ".", "..") or "/" in run_id or os.sep in run_id):
+        raise ConfigurationError(f"the run id must be the name of one folder, got {run_id!r}")
+    parent = Path(root, *parts)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if run_id is not None:
+            run = parent / run_id
+            run.mkdir()
+            return run
+        return _first_free(parent, f"{datetime.now(UTC):%Y%m%d-%H%M%S}-seed{seed}")
+    except FileExistsError as error:
+        if run_id is None or not (parent / run_id).exists():
+            raise ConfigurationError(f"the folder of runs {str(parent)!r} is a file: choose another") from error
+        raise ConfigurationError(
+            f"the run {str(parent / run_id)!r} exists and is not written over: choose another run id, "
+            f"or go on with it by `tlkit fit --resume {parent / run_id}`"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"no run can be kept under {str(root)!r} ({error.strerror}): choose a folder that can be written to"
+        ) from error
+
+
+def _first_free(parent: Path, stem: str) -> Path:
+    number = 1
+    while True:
+        run = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            run.mkdir()  # makes it or fails, so that two runs of the same second never share one
+        except FileExistsError:
+            number += 1
+        else:
+            return run
+
+
+def write_config(run: Path, text: str) -> Path:
+    """Write ``config.yaml``, everything needed to run it again, and return its path."""
+    return write_aside(run / "config.yaml", text)
+
+
+def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:
+    """Write ``summary.json`` and return its path. JSON has no NaN or infinity: such a number becomes ``null``."""
+    return write_aside(run / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
+
+
+def write_aside(path: Path, text: str) -> Path:
+    """Write a file beside its place and rename it, so that a reader never sees half of it."""
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):  # a number as a tensor or an array
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def environment() -> dict[str, Any]:
+    """Return what a run ran on: Python, platform, processors, package versions, git commit and world size.
+
+    ``git`` is the commit of the working directory's repository, with ``+changes`` if tracked files differ from it, and
+    ``None`` outside of one.
+    """
+    import torch
+    import torch.distributed as dist
+
+    distributed = dist.is_available() and dist.is_initialized()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "packages": _versions(),
+        "git": _commit(),
+        "world_size": dist.get_world_size() if distributed else int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    from tlkit import __version__
+
+    versions = {"tlkit": __version__}
+    for package in PACKAGES[1:]:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, or one without a commit
+        return None

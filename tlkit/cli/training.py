@@ -1,0 +1,176 @@
+"""``tlkit fit``: train, choose a checkpoint, test it, and leave a run folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tlkit.callbacks import ModelSelection, ProgressBar, StopCleanly, Throughput
+from tlkit.cli.loggers import make_loggers
+from tlkit.cli.rebuild import read_checkpoint
+from tlkit.cli.request import Request
+from tlkit.cli.results import print_table
+from tlkit.cli.runfolder import create_run, environment, write_config, write_summary
+from tlkit.cli.shell import TransferCLI, global_rank, quiet
+from tlkit.errors import TlkitError
+
+__all__ = ["fit"]
+
+# Tells the processes that Lightning starts for further devices which folder the first one made.
+_RUN = "TLKIT_RUN"
+
+
+def fit(request: Request) -> int:
+    """Train as the request says.
+
+    Returns:
+        The exit status: 0, or 130 (143) if the run was interrupted (terminated).
+
+    Raises:
+        TlkitError: If the recipe or the data are at fault; a folder made for the run is removed again then.
+    """
+    quiet()
+    if request.show == "help":
+        TransferCLI(None)
+    cli = TransferCLI(request.recipe)
+    if request.show == "config":
+        print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
+        return 0
+    with _run_folder(cli, request) as run:
+        return _Run(cli, request, run).fit()
+
+
+class _Run:
+    """One training in one run folder."""
+
+    def __init__(self, cli: TransferCLI, request: Request, folder: Path) -> None:
+        self.cli, self.request, self.folder = cli, request, folder
+        self.throughput, self.stop = Throughput(), StopCleanly()
+        callbacks: list[Callback] = [
+            ModelSelection(dirpath=folder / "checkpoints"),
+            ProgressBar(),
+            self.throughput,
+            self.stop,
+        ]
+        self.trainer: Trainer = cli.make_trainer(
+            callbacks,
+            default_root_dir=str(folder),
+            logger=make_loggers(
+                kind=cli.config["logger"],
+                run=folder,
+                recipe=cli.config["recipe"],
+                losses=[name for name, _ in cli.model.losses()],
+                sources=cli.datamodule.sources,
+                targets=cli.datamodule.targets,
+            ),
+        )
+        self.selection = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelSelection))
+
+    def fit(self) -> int:
+        """Train, test what was chosen, report."""
+        checkpoint = self.request.checkpoint
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)
+        try:
+            self.trainer.fit(
+                self.cli.model,
+                datamodule=self.cli.datamodule,
+                ckpt_path=None if checkpoint is None else str(checkpoint),
+                weights_only=True,
+            )
+        except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:
+            return self._stopped(error)
+        best = self.selection.best_model_path or self.selection.last_model_path or None
+        self.trainer.test(
+            self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
+        )
+        if self.trainer.is_global_zero:
+            self._report()
+        return 0
+
+    def _stopped(self, error: BaseException) -> int:
+        code = getattr(error, "code", None)
+        status = code if isinstance(code, int) and code > 1 else 130
+        if self.trainer.is_global_zero:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            if last.exists():
+                print(f"stopped; go on with: tlkit fit --resume {self.folder}", file=sys.stderr)
+            else:
+                print(f"stopped before the first checkpoint; what there is: {self.folder}", file=sys.stderr)
+        return status
+
+    def _report(self) -> None:
+        config, metrics = self.cli.config, {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        metrics = {key: value for key, value in metrics.items() if key.startswith("test/")}
+        selection = self.selection.selection
+        summary: dict[str, Any] = {
+            "recipe": config["recipe"],
+            "seed": config["seed_everything"],
+            "command": self.request.line,
+            "selection": selection,
+            "metrics": metrics,
+            "train": self.throughput.summary,
+            "environment": environment(),
+        }
+        write_summary(self.folder, summary)
+        labels = "with target labels" if selection["uses_target_labels"] else "without target labels"
+        monitor = selection["monitor"]
+        chosen = f"chosen by {monitor}, {labels}" if monitor else "the last one: nothing was validated"
+        print_table(
+            self.cli.datamodule.spec(),
+            metrics,
+            ("test",),
+            title=f"{config['recipe']}, seed {config['seed_everything']}: held-out test splits",
+            note=f"checkpoint of step {selection['step']}, {chosen}",
+        )
+        print(self.folder)
+
+
+@contextmanager
+def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
+    """Make the run's folder, or take the one to go on in; take it away again if training could not start."""
+    root, name, run_id = Path(cli.config["runs"]), cli.config["recipe"], cli.config["run_id"]
+    if request.run is not None:
+        config = _config(cli)
+        if global_rank() == 0 and yaml.safe_load((request.run / "config.yaml").read_text(encoding="utf-8")) != config:
+            write_config(request.run, _with_header(config, request))
+        yield request.run
+        return
+    if global_rank() != 0:
+        # Only the first process writes. Where it cannot pass its folder on (torchrun), this one is made up and never
+        # used: checkpoints go where the first process says.
+        yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
+        return
+    parents = [parent for parent in (root / name, *(root / name).parents) if not parent.exists()]
+    folder = create_run(root, name, cli.config["seed_everything"], run_id)
+    os.environ[_RUN] = str(folder)
+    try:
+        write_config(folder, _with_header(_config(cli), request))
+        yield folder
+    except TlkitError:
+        if not any(folder.glob("checkpoints/*.ckpt")):
+            shutil.rmtree(folder)
+            for parent in parents:
+                with suppress(OSError):  # another run has come into it
+                    parent.rmdir()
+        raise
+    finally:
+        del os.environ[_RUN]
+
+
+def _config(cli: TransferCLI) -> dict[str, Any]:
+    """Return the resolved recipe without the run's id: run again, it is another run."""
+    return {key: value for key, value in cli.resolved.items() if key != "run_id"}
+
+
+def _with_header(config: dict[str, Any], request: Request) -> str:
+    return f"# Written by: {request.line}\n{yaml.safe_dump(config, sort_keys=False)}"

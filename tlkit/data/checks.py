@@ -1,0 +1,140 @@
+"""What is checked of domains, classes and values, and how a fault is worded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlkit.errors import DataError, unknown
+
+__all__ = ["check_classes", "check_domains", "check_roles", "check_values"]
+
+
+def check_roles(sources: Sequence[str], targets: Sequence[str], also_test: Sequence[str]) -> None:
+    """Refuse roles that contradict each other.
+
+    Raises:
+        DataError: If a role is not a list, a domain is named twice or has two roles, or there is none to train on.
+    """
+    roles = {"sources": sources, "targets": targets, "also_test": also_test}
+    taken: dict[str, str] = {}
+    for role, names in roles.items():
+        if isinstance(names, str):
+            raise DataError(f"{role} is a list of domain names, got the string {names!r}: write {role}=[{names!r}]")
+        for name in names:
+            if name in taken:
+                twice = f"twice in {role}" if taken[name] == role else f"both in {taken[name]} and in {role}"
+                raise DataError(f"domain {name!r} is {twice}: a domain has one role in a run; remove one of the two")
+            taken[name] = role
+    if not sources and not targets:
+        raise DataError("sources and targets are both empty: name at least one domain to train on")
+
+
+def check_domains(roles: Mapping[str, Sequence[str]], domains: Sequence[str]) -> None:
+    """Refuse a name that is not among the data module's domains.
+
+    Raises:
+        DataError: With the argument, near names, and all names.
+    """
+    for role, names in roles.items():
+        for name in names:
+            if name not in domains:
+                raise DataError(f"{role}: {unknown('domain', name, domains)}")
+
+
+def check_classes(classes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse domains whose labels would not mean the same.
+
+    Args:
+        classes: Class names of each domain of the run, in label order.
+
+    Raises:
+        DataError: If two domains have no class in common, one lacks classes that another has, or their order differs.
+    """
+    first, *others = classes
+    for other in others:
+        a, b = set(classes[first]), set(classes[other])
+        if a and b and not a & b:
+            raise DataError(
+                f"domains {first!r} and {other!r} have no class in common: {_some(classes[first])} against "
+                f"{_some(classes[other])}; check that both folders or files hold the same task"
+            )
+    everything = dict.fromkeys(name for names in classes.values() for name in names)
+    lacking = {domain: [name for name in everything if name not in names] for domain, names in classes.items()}
+    if any(lacking.values()):
+        counts = ", ".join(f"{domain} {len(names)}" for domain, names in classes.items())
+        gaps = "; ".join(f"{domain!r} lacks {_some(names)}" for domain, names in lacking.items() if names)
+        raise DataError(
+            f"the domains of a run must have the same classes, got {counts} classes: {gaps}. Leave out the classes "
+            "that are not in every domain, or the domain"
+        )
+    for other in others:
+        if list(classes[other]) != list(classes[first]):
+            raise DataError(
+                f"domains {first!r} and {other!r} have the same classes in another order: {_some(classes[first])} "
+                f"against {_some(classes[other])}; a label must mean the same class in both"
+            )
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def check_values(
+    domain: str, split: str, x: Any, y: Tensor | None, num_classes: int, rows: Tensor | None = None
+) -> None:
+    """Refuse NaN, infinity and labels that are not classes.
+
+    Args:
+        domain: Name of the domain, for the message.
+        split: Name of the split, for the message.
+        x: Inputs, a ``(B, ...)`` tensor or a mapping of such tensors.
+        y: Labels, or ``None`` when they are sealed.
+        num_classes: Number of classes; 0 when labels are not classes.
+        rows: ``(B,)`` positions in the split; counted from 0 if not given.
+
+    Raises:
+        DataError: With the domain and the position of the first bad row.
+    """
+    for key, value in x.items() if isinstance(x, Mapping) else [("x", x)]:
+        _check_finite(domain, split, key, value, rows)
+    if y is None:
+        return
+    _check_finite(domain, split, "y", y, rows)
+    if not num_classes:
+        return
+    if y.is_floating_point():
+        if y.dim() == 1:
+            raise DataError(
+                f"domain {domain!r}: labels of {num_classes} classes are integers from 0 to {num_classes - 1}, got "
+                f"{y.dtype}; convert them, or let classes be empty for a regression"
+            )
+        return
+    low, high = torch.aminmax(y)
+    if low < 0 or high >= num_classes:
+        bad = ((y < 0) | (y >= num_classes)).flatten(1).any(1) if y.dim() > 1 else (y < 0) | (y >= num_classes)
+        where = int(bad.nonzero()[0])
+        raise DataError(
+            f"domain {domain!r}, {split} split, index {_position(where, rows)}: the label is {y[where].tolist()}, but "
+            f"with {num_classes} classes labels are integers from 0 to {num_classes - 1}; correct the label or classes"
+        )
+
+
+def _check_finite(domain: str, split: str, key: str, value: Tensor, rows: Tensor | None) -> None:
+    # A sum is not finite if one value is not: one pass without a mask. It may overflow, so a bad sum is looked into.
+    if not value.is_floating_point() or bool(torch.isfinite(value.sum())):
+        return
+    bad = (~torch.isfinite(value.flatten(1) if value.dim() > 1 else value[:, None])).any(1).nonzero()
+    if len(bad):
+        raise DataError(
+            f"domain {domain!r}, {split} split, index {_position(int(bad[0]), rows)}: {key} holds NaN or infinity "
+            f"({len(bad)} of {len(value)} rows looked at do); remove or fill these values in the data"
+        )
+
+
+def _position(where: int, rows: Tensor | None) -> int:
+    return where if rows is None else int(rows[where])

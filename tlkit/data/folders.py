@@ -1,0 +1,31 @@
+"""Where data sets lie on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tlkit.errors import DataError
+
+__all__ = ["data_folder", "find_folder"]
+
+
+def data_folder() -> Path:
+    """Return the folder of all data sets: the environment variable TLKIT_DATA, else ``~/.cache/tlkit``."""
+    return Path(os.environ.get("TLKIT_DATA") or "~/.cache/tlkit").expanduser()
+
+
+def find_folder(root: str) -> Path:
+    """Return the folder ``root``; a relative one is looked for in the working folder, then in :func:`data_folder`.
+
+    Raises:
+        DataError: If it is in neither.
+    """
+    places = list(dict.fromkeys([Path(root).expanduser(), data_folder() / Path(root).expanduser()]))
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError(
+        f"root: no folder {' or '.join(map(str, places))}. Give the folder of the data, or set TLKIT_DATA to the one "
+        f"that holds {root!r}"
+    )

@@ -1,0 +1,153 @@
+"""Loaders: one over both sides for training, one a domain for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from tlkit.data.rows import Draw, SideRows, mix
+from tlkit.distributed import EvalRows, TrainBatches
+from tlkit.errors import DataError
+from tlkit.types import DomainBatch, Samples
+
+__all__ = ["RowLoader", "TrainLoader", "eval_loader"]
+
+
+class RowLoader(DataLoader[Any]):
+    """A DataLoader over :class:`SideRows` that raises what a worker found wrong with its message unchanged."""
+
+    def __iter__(self) -> Iterator[Samples]:  # type: ignore[override]
+        """Yield batches."""
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _row_loader(rows: SideRows, num_workers: int, **options: Any) -> RowLoader:
+    return RowLoader(
+        rows,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else every iterator draws a seed from the global generator
+        **options,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def eval_loader(
+    rows: SideRows, batch_size: int, num_workers: int = 0, rank: int = 0, world: int = 1, persistent: bool = False
+) -> RowLoader:
+    """Return a loader of this rank's share of all rows, in order.
+
+    Args:
+        rows: The data.
+        batch_size: Rows a batch and rank.
+        num_workers: Worker processes; 0 reads in this process.
+        rank: This process's rank.
+        world: Number of processes.
+        persistent: Keep the workers between passes.
+    """
+    sampler = EvalRows(len(rows), rank, world)
+    return _row_loader(
+        rows, num_workers, batch_size=batch_size, sampler=sampler, persistent_workers=persistent and num_workers > 0
+    )
+
+
+class _Draws(Sampler[list[int]]):
+    """The batches of :class:`TrainBatches`, each with the key ``(seed, pass)`` of its augmentation."""
+
+    def __init__(self, batches: TrainBatches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number, rows in enumerate(self.batches, self.batches.start):
+            yield Draw(rows, (self.batches.seed, number // self.batches.per_pass))
+
+
+class TrainLoader:
+    """An endless stream of :class:`DomainBatch`, cut into epochs.
+
+    Batch ``n`` is a pure function of the seed and ``n``, whatever the number of workers, so a state of two numbers is
+    enough to go on at any batch. Each side goes round its data at its own pace and is reshuffled on every pass. The
+    worker processes live until :meth:`close`.
+
+    Args:
+        source: The labelled side, or ``None``.
+        target: The unlabelled side, or ``None``.
+        batch_size: Rows a batch, side and rank.
+        seed: Seed of the order; the same on all ranks.
+        rank: This process's rank.
+        world: Number of processes.
+        num_workers: Worker processes a side; 0 reads in this process.
+        position: Number of the first batch.
+
+    Attributes:
+        position: How many batches have been handed out, over all epochs.
+
+    Raises:
+        DataError: If a side has fewer rows than one batch over all ranks.
+    """
+
+    def __init__(
+        self,
+        source: SideRows | None,
+        target: SideRows | None,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        num_workers: int = 0,
+        position: int = 0,
+    ) -> None:
+        self.sides = {"source": source, "target": target}
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.rank, self.world = rank, world
+        self.seed, self.position = seed, position
+        self._streams: dict[str, Iterator[Samples]] | None = None
+        self._length = max(self._batches(side).per_pass for side, rows in self.sides.items() if rows is not None)
+
+    def __len__(self) -> int:
+        """Number of batches in one pass over the longer side: an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[DomainBatch]:
+        """Yield the next ``len(self)`` batches, beginning at ``position``."""
+        for _ in range(len(self)):
+            if self._streams is None:
+                self._streams = {side: self._stream(side) for side, rows in self.sides.items() if rows is not None}
+            batch = {side: next(stream) for side, stream in self._streams.items()}
+            self.position += 1
+            yield DomainBatch(batch.get("source"), batch.get("target"))
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the state from which another loader goes on with the batch that is next here."""
+        return {"position": self.position, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where the loader that ``state`` is from stood."""
+        self.close()
+        self.position, self.seed = state["position"], state["seed"]
+
+    def close(self) -> None:
+        """End the worker processes; the next batch starts new ones."""
+        self._streams = None
+
+    def _batches(self, side: str) -> TrainBatches:
+        rows = self.sides[side]
+        assert rows is not None
+        # Two streams of one seed: sides of equal size must not be drawn in the same order.
+        seed = mix(self.seed, list(self.sides).index(side))
+        return TrainBatches(len(rows), self.batch_size, seed, self.rank, self.world, start=self.position)
+
+    def _stream(self, side: str) -> Iterator[Samples]:
+        rows = self.sides[side]
+        assert rows is not None
+        return iter(_row_loader(rows, self.num_workers, batch_sampler=_Draws(self._batches(side))))

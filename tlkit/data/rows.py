@@ -1,0 +1,203 @@
+"""The data sets of one side, served a batch at a time as :class:`~tlkit.types.Samples`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
+
+from tlkit.data.checks import check_values
+from tlkit.errors import DataError
+from tlkit.types import Samples, Split
+
+__all__ = ["DomainRows", "Draw", "SideRows", "mix"]
+
+
+def mix(*keys: int) -> int:
+    """Mix whole numbers into one seed of 63 bits; other keys give an unrelated seed."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Draw(list[int]):
+    """The rows of one training batch, and the key that their augmentation is drawn from.
+
+    Args:
+        rows: Positions in the data set.
+        key: The seed of the order and the number of the pass.
+    """
+
+    def __init__(self, rows: Sequence[int], key: tuple[int, ...]) -> None:
+        super().__init__(rows)
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Draw, (list(self), self.key)
+
+
+class DomainRows(Dataset[Any]):
+    """One split of one domain: a data set of ``(x, y)`` that is checked, and read many rows at once.
+
+    Tensors are checked here, in one go, and sliced by whole batches. Of any other data set every batch is checked as it
+    is read, and each row is read with random generators seeded by ``(seed, pass, domain, row)``: augmentation is the
+    same with any number of workers or ranks, and the caller's generators are left as they were.
+
+    Args:
+        name: Name of the domain.
+        domain: Its number in the run.
+        split: Name of the split.
+        data: The data set of ``(x, y)``.
+        num_classes: Number of classes; 0 when labels are not classes.
+        labels: Whether labels are served; otherwise they are never looked at.
+
+    Raises:
+        DataError: If the data set is empty, or is made of tensors and holds NaN, infinity or a label out of range.
+    """
+
+    def __init__(
+        self, name: str, domain: int, split: Split, data: Dataset[Any], num_classes: int, labels: bool = True
+    ) -> None:
+        self.name, self.domain, self.split, self.num_classes, self.labels = name, domain, split, num_classes, labels
+        self._size = len(data)  # type: ignore[arg-type]
+        if self._size == 0:
+            raise DataError(f"domain {name!r} has no rows in its {split} split: check its data and what is held out")
+        self._base, self._rows = data, None
+        # Only the classes themselves: a subclass may transform what it returns.
+        while type(self._base) is Subset:
+            inner = torch.as_tensor(self._base.indices)
+            self._rows = inner if self._rows is None else inner[self._rows]
+            self._base = self._base.dataset
+        self._tensors = self._base.tensors if type(self._base) is TensorDataset else None
+        if self._tensors is not None:
+            if len(self._tensors) != 2:
+                raise DataError(f"domain {name!r}: a data set has rows (x, y), got {len(self._tensors)} tensors")
+            x, y = self._tensors if self._rows is None else (tensor[self._rows] for tensor in self._tensors)
+            check_values(name, split, x, y if labels else None, num_classes)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, rows: Tensor, key: tuple[int, ...] = ()) -> tuple[Any, Tensor | None]:
+        """Return inputs and labels of ``(B,)`` rows."""
+        base_rows = rows if self._rows is None else self._rows[rows]
+        if self._tensors is not None:
+            x, y = self._tensors
+            return x.index_select(0, base_rows), _whole(y.index_select(0, base_rows)) if self.labels else None
+        pairs = self._pairs(base_rows.tolist(), key)
+        try:
+            inputs = default_collate([x for x, _ in pairs])
+            targets = _whole(default_collate([y for _, y in pairs])) if self.labels else None
+        except (RuntimeError, TypeError) as error:
+            raise DataError(
+                f"domain {self.name!r}, {self.split} split: rows do not stack into a batch, all x must have one shape "
+                f"and type, and all y too: {error}"
+            ) from error
+        check_values(self.name, self.split, inputs, targets, self.num_classes, rows)
+        return inputs, targets
+
+    def _pairs(self, rows: list[int], key: tuple[int, ...]) -> list[tuple[Any, Any]]:
+        data: Any = self._base
+        with _own_random_state():
+            if callable(getattr(data, "__getitems__", None)):
+                _seed(mix(*key, self.domain, rows[0]))
+                items: list[Any] = data.__getitems__(rows)
+            else:
+                items = []
+                for row in rows:
+                    _seed(mix(*key, self.domain, row))
+                    items.append(data[row])
+        for item in items:
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                came = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+                raise DataError(f"domain {self.name!r}: a data set has rows (x, y), got {came}")
+        return items
+
+
+class SideRows(Dataset[Any]):
+    """The domains of one side, one after the other, served as :class:`Samples`.
+
+    Args:
+        parts: The domains.
+
+    Example:
+        >>> data = TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 0, 1]))
+        >>> rows = SideRows([DomainRows("a", 0, "train", data, 2), DomainRows("b", 1, "train", data, 2)])
+        >>> samples = rows.__getitems__([6, 1, ~0])
+        >>> samples.x.flatten().tolist(), samples.domain.tolist(), samples.index.tolist()
+        ([2.0, 1.0, 0.0], [1, 0, 0], [2, 1, -1])
+    """
+
+    def __init__(self, parts: Sequence[DomainRows]) -> None:
+        self.parts = list(parts)
+        self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitems__(self, rows: list[int]) -> Samples | DataError:
+        """Return the batch of ``rows``; ``~i`` is row ``i`` with index -1, a row that only pads.
+
+        In a worker process a fault is returned, not raised: the loader would wrap the message into a traceback.
+        """
+        try:
+            return self._samples(torch.tensor(rows), rows.key if isinstance(rows, Draw) else ())
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return error
+
+    def _samples(self, rows: Tensor, key: tuple[int, ...]) -> Samples:
+        padding = rows < 0
+        rows = torch.where(padding, ~rows, rows)
+        if len(self.parts) == 1:
+            part = self.parts[0]
+            x, y = part.read(rows, key)
+            return Samples(x, y, torch.full_like(rows, part.domain), rows.masked_fill_(padding, -1))
+        owner = torch.bucketize(rows, self._ends, right=True)
+        places, pieces, domain, index = [], [], torch.empty_like(rows), torch.empty_like(rows)
+        for number, part in enumerate(self.parts):
+            place = (owner == number).nonzero().flatten()
+            if len(place):
+                local = rows[place] - (self._ends[number] - len(part))
+                places.append(place)
+                pieces.append(part.read(local, key))
+                domain[place], index[place] = part.domain, local
+        order = torch.cat(places).argsort()
+        x = _join([x for x, _ in pieces], order)
+        labels = [y for _, y in pieces if y is not None]
+        y = torch.cat(labels)[order] if labels else None
+        return Samples(x, y, domain, index.masked_fill_(padding, -1))
+
+
+def _join(inputs: list[Any], order: Tensor) -> Any:
+    if isinstance(inputs[0], Tensor):
+        return torch.cat(inputs)[order]
+    return {key: torch.cat([x[key] for x in inputs])[order] for key in inputs[0]}
+
+
+def _whole(y: Tensor) -> Tensor:
+    """Return integer labels as int64, which is what losses take; others as they are."""
+    return y if y.is_floating_point() else y.long()
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the users' augmentations draw from the global generator
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Give back the global generators as they were."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.default_generator.set_state(states[2])

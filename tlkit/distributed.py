@@ -1,0 +1,189 @@
+"""What makes N ranks equal one: shards of the same global batches, and a differentiable gather of encoded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DistributedSampler, Sampler
+
+from tlkit.errors import DataError
+from tlkit.types import Encoded
+
+__all__ = ["EvalRows", "TrainBatches", "gather"]
+
+
+class TrainBatches(Sampler[list[int]]):
+    """An endless batch sampler whose batches are a pure function of ``(seed, batch number)``.
+
+    Batch ``k`` of pass ``p`` is a slice of a permutation seeded by ``(seed, p)``, so the order changes on every pass over
+    a short domain, also within an epoch, and a run that resumes at batch ``start`` sees what it would have seen. The
+    global batch of ``world`` ranks with ``batch_size`` rows each is the batch of one rank with ``world * batch_size``
+    rows. The incomplete batch at the end of a pass is dropped; another permutation drops other rows.
+
+    Args:
+        size: Number of rows of the data set.
+        batch_size: Rows a batch and rank.
+        seed: Seed of the order; the same on all ranks.
+        rank: This process's rank.
+        world: Number of processes.
+        start: Number of the first batch to yield.
+
+    Raises:
+        DataError: If a batch over all ranks needs more rows than there are.
+
+    Example:
+        >>> batches = iter(TrainBatches(size=5, batch_size=2, seed=0))
+        >>> first_pass = next(batches) + next(batches)
+        >>> len(set(first_pass))
+        4
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, start: int = 0) -> None:
+        if size < batch_size * world:
+            ranks = f" on {world} processes" if world > 1 else ""
+            raise DataError(
+                f"batch_size {batch_size}{ranks} needs {batch_size * world} rows, but the data set has {size}: "
+                f"choose a batch_size of at most {size // world}"
+            )
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.rank, self.world, self.start = rank, world, start
+
+    @property
+    def per_pass(self) -> int:
+        """Number of batches in one pass over the data set."""
+        return self.size // (self.batch_size * self.world)
+
+    def permutation(self, number: int) -> Tensor:
+        """Return the order of rows in pass ``number``."""
+        # Two seeds are mixed by drawing one from the other: seed + pass would make pass 1 of seed 0 pass 0 of seed 1.
+        mixed = torch.randint(2**62, (number + 1,), generator=torch.Generator().manual_seed(self.seed))[-1]
+        return torch.randperm(self.size, generator=torch.Generator().manual_seed(int(mixed)))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield this rank's rows of batch ``start``, ``start + 1``, ... without end."""
+        number, position = divmod(self.start, self.per_pass)
+        width = self.batch_size * self.world
+        while True:
+            order = self.permutation(number).tolist()
+            for batch in range(position, self.per_pass):
+                first = batch * width + self.rank * self.batch_size
+                yield order[first : first + self.batch_size]
+            number, position = number + 1, 0
+
+
+class EvalRows(DistributedSampler[Any]):
+    """Every row once, spread over the ranks, each rank with the same number of steps.
+
+    Ranks that would fall short are given row ``i`` again as ``~i`` (a negative number). The data set marks it with index
+    -1 and the module leaves it out of every metric. Lightning leaves a ``DistributedSampler`` alone; its own pads with
+    duplicates that are then counted twice.
+
+    Args:
+        size: Number of rows of the data set.
+        rank: This process's rank.
+        world: Number of processes.
+
+    Example:
+        >>> [list(EvalRows(5, rank, 2)) for rank in (0, 1)]
+        [[0, 2, 4], [1, 3, -1]]
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
+        self.size, self.rank, self.world = size, rank, world
+
+    def __len__(self) -> int:
+        return -(-self.size // self.world)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's rows."""
+        for row in range(self.rank, len(self) * self.world, self.world):
+            yield row if row < self.size else ~(row % self.size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Do nothing: the order of evaluation does not change."""
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather along dim 0. The gradient of a rank's rows is the sum of what every rank's loss asks of them.
+
+    DistributedDataParallel then averages parameter gradients over ranks, and the world size cancels: the result is the
+    gradient of the loss of the whole batch.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        world = dist.get_world_size()
+        ctx.rows = len(local)
+        everyone = local.new_empty((world * len(local), *local.shape[1:]))
+        dist.all_gather_into_tensor(everyone, local.contiguous())
+        return everyone
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        first = dist.get_rank() * ctx.rows
+        return grad[first : first + ctx.rows]
+
+
+def gather(*sides: Encoded | None) -> tuple[Encoded | None, ...]:
+    """Return each side with the rows of all ranks, in the order of the ranks; gradients flow back to their rank.
+
+    All sides travel in one exchange of floats and one of integers. Every rank must call it at every step, with the same
+    number of rows. Without several processes the sides are returned as they are.
+
+    Args:
+        sides: Encoded batches; ``None`` stays ``None``.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.zeros(2, dtype=torch.int64)
+        >>> side = Encoded(torch.rand(2, 3), torch.rand(2, 4), None, rows, rows)
+        >>> gather(side, None) == (side, None)
+        True
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return sides
+    present = [side for side in sides if side is not None]
+    floats = [tensor for side in present for tensor in _floats(side)]
+    integers = [tensor for side in present for tensor in _integers(side)]
+    gathered_floats = iter(_exchange(floats))
+    gathered_integers = iter(_exchange(integers))
+    result: list[Encoded | None] = []
+    for side in sides:
+        if side is None:
+            result.append(None)
+            continue
+        features, outputs = next(gathered_floats), next(gathered_floats)
+        y = side.y
+        if y is not None:
+            y = next(gathered_floats) if y.is_floating_point() else next(gathered_integers)
+        result.append(Encoded(features, outputs, y, next(gathered_integers), next(gathered_integers)))
+    return tuple(result)
+
+
+def _floats(side: Encoded) -> list[Tensor]:
+    floating_y = side.y is not None and side.y.is_floating_point()
+    return [side.features, side.outputs, *([side.y] if floating_y and side.y is not None else [])]
+
+
+def _integers(side: Encoded) -> list[Tensor]:
+    integer_y = side.y is not None and not side.y.is_floating_point()
+    return [*([side.y] if integer_y and side.y is not None else []), side.domain, side.index]
+
+
+def _exchange(tensors: list[Tensor]) -> list[Tensor]:
+    """Gather several tensors in one exchange: flattened into one row a rank, and cut apart again."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    row = torch.cat([tensor.to(dtype).flatten() for tensor in tensors])[None]
+    everyone: Tensor = _Gather.apply(row)  # type: ignore[no-untyped-call]
+    pieces = everyone.split([tensor.numel() for tensor in tensors], dim=1)
+    return [
+        piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype) for piece, tensor in zip(pieces, tensors, strict=True)
+    ]

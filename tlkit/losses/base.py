@@ -1,0 +1,82 @@
+"""The contract of an adaptation loss."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from tlkit.errors import ConfigurationError
+from tlkit.schedules import Constant, Schedule
+from tlkit.tasks.base import Task
+from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
+
+__all__ = ["AdaptationLoss"]
+
+
+class AdaptationLoss(nn.Module):
+    """A loss on an encoded source batch and an encoded target batch.
+
+    A subclass defines ``forward(source, target)`` and returns a scalar, or a dict with ``"loss"`` and values to log.
+    It is called with autocast off and with features and outputs in float32 (or float64), and under distributed training
+    with the rows of all ranks, so it never has to think of precision or ranks.
+
+    Args:
+        weight: Factor of the loss in the total; a number, or a schedule of training progress.
+
+    Attributes:
+        needs_source: Whether the loss is undefined without a source side (``sources: []``). Class attribute.
+        needs_target: Whether the loss is undefined without a target side; the run is refused then. Class attribute.
+        needs_probabilities: Whether it calls ``network.task.probabilities``; a task without them is refused. Class
+            attribute.
+        progress: Training progress in [0, 1]; the module sets it before every step.
+    """
+
+    needs_source: bool = True
+    needs_target: bool = True
+    needs_probabilities: bool = False
+
+    def __init__(self, weight: float | Schedule = 1.0) -> None:
+        super().__init__()
+        self.weight: Schedule = weight if isinstance(weight, Schedule) else Constant(float(weight))
+        self.progress = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name in logs: the class name in snake case (``MMD`` -> ``mmd``, ``DeepCORAL`` -> ``deep_coral``)."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+
+    def check(self, task: Task, data: DataSpec) -> None:
+        """Refuse a run in which this loss cannot be computed.
+
+        Raises:
+            ConfigurationError: If there is no target or source domain, or the task has no probabilities, where needed.
+        """
+        for role, needed, domains in (
+            ("target", self.needs_target, data.targets),
+            ("source", self.needs_source, data.sources),
+        ):
+            if needed and not domains:
+                raise ConfigurationError(
+                    f"the adaptation loss {type(self).__name__} needs a {role} domain, and data.{role}s is empty: name "
+                    "one, or set adaptation: []"
+                )
+        if self.needs_probabilities and not task.has_probabilities:
+            raise ConfigurationError(
+                f"the adaptation loss {type(self).__name__} needs class probabilities, and the task "
+                f"{type(task).__name__} has none: use another loss, or a task such as Classification"
+            )
+
+    def build(self, network: Encoder) -> None:
+        """Create layers that depend on the network's shapes. Called once, before the optimizer is made."""
+
+    def forward(self, source: Encoded, target: Encoded) -> Tensor | dict[str, Tensor]:
+        """Return the loss of a source and a target batch."""
+        raise TypeError(f"{type(self).__name__} must define forward(source, target)")
+
+    def step(
+        self, network: Encoder, batch: DomainBatch, source: Encoded, target: Encoded
+    ) -> Tensor | dict[str, Tensor]:
+        """What the module calls: ``forward``, unless a loss must encode again (a second view, mixed inputs)."""
+        result: Tensor | dict[str, Tensor] = self(source, target)
+        return result

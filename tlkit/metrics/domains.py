@@ -1,0 +1,94 @@
+"""The metrics of an evaluation, kept apart by domain and named by what they were allowed to see."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from tlkit.types import DataSpec
+
+__all__ = ["DomainMetrics"]
+
+
+class DomainMetrics(nn.Module):
+    """A set of labelled and of label-free metrics for each domain.
+
+    Args:
+        data: The domains and their roles.
+        labelled: Makes the metrics that are updated with ``(outputs, y)``.
+        label_free: Makes the metrics that are updated with ``(outputs,)``; may return None.
+        selection_metric: The labelled metric that is averaged over the sources to choose a checkpoint by.
+    """
+
+    def __init__(
+        self,
+        data: DataSpec,
+        labelled: Callable[[], MetricCollection],
+        label_free: Callable[[], MetricCollection | None],
+        selection_metric: str,
+    ) -> None:
+        super().__init__()
+        self.data = data
+        self.selection_metric = selection_metric
+        self._seen: set[tuple[int, str]] = set()
+        self.labelled = nn.ModuleList(labelled() for _ in data.domains)
+        self.label_free = nn.ModuleList(label_free() or MetricCollection([]) for _ in data.domains)
+
+    def update(self, domain: int, outputs: Tensor, y: Tensor | None) -> None:
+        """Add the outputs of a batch of one domain.
+
+        Ranks take part in the exchange at the end if they were called at all, also with no rows.
+        """
+        self._seen |= {(domain, "label_free")} if y is None else {(domain, "labelled"), (domain, "label_free")}
+        if len(outputs) == 0:  # torchmetrics refuses it
+            return
+        if y is not None:
+            cast(MetricCollection, self.labelled[domain]).update(outputs, y)
+        cast(MetricCollection, self.label_free[domain]).update(outputs)
+
+    def test_values(self) -> dict[str, Tensor]:
+        """Return ``test/<domain>/<metric>`` and start anew."""
+        return {
+            f"test/{domain}/{name}": value
+            for index, domain in enumerate(self.data.domains)
+            for name, value in self._finish(index)[0].items()
+        }
+
+    def validation_values(self) -> dict[str, Tensor]:
+        """Return what validation found, and start anew.
+
+        ``val/<source>/<metric>`` from source labels, ``val/<target>/<score>`` without labels, ``oracle/<target>/<metric>``
+        from sealed target labels, and under ``selection/`` the means over domains that a checkpoint may be chosen by.
+        """
+        values: dict[str, Tensor] = {}
+        selection: dict[str, list[Tensor]] = {}
+        for index, domain in enumerate(self.data.domains):
+            labelled, label_free = self._finish(index)
+            if self.data.role(domain) == "source":
+                values |= {f"val/{domain}/{name}": value for name, value in labelled.items()}
+                chosen = {f"source_{name}": v for name, v in labelled.items() if name == self.selection_metric}
+            else:
+                values |= {f"oracle/{domain}/{name}": value for name, value in labelled.items()}
+                values |= {f"val/{domain}/{name}": value for name, value in label_free.items()}
+                chosen = label_free
+            for name, value in chosen.items():
+                selection.setdefault(name, []).append(value)
+        return values | {f"selection/{name}": torch.stack(each).mean() for name, each in selection.items()}
+
+    def _finish(self, domain: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = []
+        for kind, module in (("labelled", self.labelled[domain]), ("label_free", self.label_free[domain])):
+            metrics = cast(MetricCollection, module)
+            # A domain that was not evaluated (tested only, or without labels) has nothing to report.
+            with warnings.catch_warnings():
+                # A rank that was only given padding computes on the sums of the others.
+                warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+                found.append(metrics.compute() if (domain, kind) in self._seen else {})
+            self._seen.discard((domain, kind))
+            metrics.reset()
+        return found[0], found[1]

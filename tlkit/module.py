@@ -1,0 +1,249 @@
+"""The one LightningModule: backbone, task and adaptation losses, joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from tlkit.distributed import gather
+from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.losses import AdaptationLoss
+from tlkit.metrics import DomainMetrics
+from tlkit.network import BatchNormMode, Network
+from tlkit.schedules import Schedule
+from tlkit.tasks import Task
+from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
+
+__all__ = ["TransferModule"]
+
+
+class TransferModule(L.LightningModule):
+    """Train a backbone and a task on labelled source domains while adaptation losses align the target domains.
+
+    The head and the losses' own layers are made when the data is known: by the trainer from its data module, or by
+    :meth:`build`. One optimizer trains everything. The total is ``task + sum(weight(progress) * loss)``.
+
+    Args:
+        backbone: Any module with ``num_features`` that maps ``x`` to ``(B, num_features)``.
+        task: Head, supervised loss, metrics.
+        adaptation: Adaptation losses; empty is plain training on the sources.
+        batch_norm: How the domains meet in batch normalisation, see :class:`tlkit.network.Network`.
+        optimizer: Called with the parameter groups ``backbone`` and ``head``; the losses' own layers are in ``head``.
+        lr_schedule: Factor on every learning rate as a function of training progress.
+        backbone_lr_scale: Factor on the backbone's learning rate, for backbones that come trained.
+
+    Example:
+        >>> import torch
+        >>> from tlkit.backbones import ConvNet
+        >>> from tlkit.losses import CORAL
+        >>> from tlkit.tasks import Classification
+        >>> from tlkit.types import DataSpec
+        >>> model = TransferModule(ConvNet(), Classification(), adaptation=[CORAL()])
+        >>> model.build(DataSpec(("day", "night"), ("day",), ("night",), classes=("cat", "dog")))
+        >>> model(torch.rand(4, 1, 16, 16)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        task: Task,
+        adaptation: list[AdaptationLoss] | None = None,
+        batch_norm: BatchNormMode = "joint",
+        optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
+        lr_schedule: Schedule | None = None,
+        backbone_lr_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = Network(backbone, task, batch_norm)
+        self.adaptation = nn.ModuleDict(_named(adaptation or []))
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.backbone_lr_scale = backbone_lr_scale
+        self.data_spec: DataSpec | None = None
+        self.recipe: dict[str, Any] | None = None  # what the command line was given; travels in checkpoints
+
+    @property
+    def uses_target(self) -> bool:
+        """Whether training needs target batches; without adaptation losses they are not even loaded."""
+        return len(self.adaptation) > 0
+
+    def losses(self) -> list[tuple[str, AdaptationLoss]]:
+        """Return the adaptation losses with their names in logs."""
+        return [(name, cast(AdaptationLoss, loss)) for name, loss in self.adaptation.items()]
+
+    def build(self, data: DataSpec, example: Any | None = None) -> None:
+        """Create head, losses' layers and metrics. The trainer does it; call it to use the model without one.
+
+        Args:
+            data: What the model may know of the data.
+            example: Inputs of a few rows to check the backbone with.
+
+        Raises:
+            ConfigurationError: If a loss or the task cannot work with this data.
+            BackboneError: If the backbone breaks its contract.
+        """
+        if self.data_spec is None:
+            self.network.build(data, example)
+            for _, loss in self.losses():
+                loss.check(self.network.task, data)
+                loss.build(self.network)
+        elif self.data_spec.classes != data.classes:
+            raise ConfigurationError(
+                f"the model was built for the classes {list(self.data_spec.classes)}, the data has {list(data.classes)}"
+            )
+        self.data_spec = data
+        task = self.network.task
+        self._batch_metrics = task.metrics()
+        self._domain_metrics = DomainMetrics(data, task.metrics, task.label_free_metrics, task.selection_metric)
+
+    def configure_model(self) -> None:
+        """Build from the trainer's data module; Lightning calls it before every fit, validation, test and predict."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "spec"):
+            raise ConfigurationError(
+                "TransferModule learns classes and domains from a DomainDataModule: call trainer.fit(model, datamodule)"
+            )
+        spec = data.spec()
+        if self.trainer.training and not spec.sources and not self.uses_target:
+            raise ConfigurationError("sources is empty and adaptation is empty: there is nothing to train on")
+        self.build(spec, data.example().x if self.data_spec is None else None)
+
+    def forward(self, x: Any) -> Tensor:
+        """Return the task's outputs, ``(B, num_outputs)``, for inputs of the target domain."""
+        outputs: Tensor = self.network(x)[1]
+        return outputs
+
+    def training_step(self, batch: DomainBatch, batch_idx: int) -> Tensor:
+        """Return the total loss of a batch."""
+        source, target = self.network.encode(batch)
+        values: dict[str, Tensor | float] = {}
+        terms: list[Tensor] = []
+        labelled = [side for side in (source, target) if side is not None and side.y is not None]
+        if labelled:
+            outputs = torch.cat([side.outputs for side in labelled])
+            y = torch.cat([cast(Tensor, side.y) for side in labelled])
+            terms.append(self.network.task.loss(outputs, y))
+            values["train/task"] = terms[0].detach()
+        if self.adaptation:
+            terms += self._adapt(batch, source, target, values)
+        total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+        # Values are only read at logging steps, so that is when they are worked out: self.log is most of a small step.
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            values["train/loss"] = total.detach()
+            if labelled:
+                metrics = self._batch_metrics(outputs.detach(), y)
+                values |= {f"train/{name}": value for name, value in metrics.items()}
+                self._batch_metrics.reset()
+            self.log_dict(values, batch_size=len(batch), sync_dist=True)
+        return total
+
+    def _adapt(
+        self, batch: DomainBatch, source: Encoded | None, target: Encoded | None, values: dict[str, Tensor | float]
+    ) -> Iterator[Tensor]:
+        source, target = gather(source, target)
+        progress = min(self.global_step / self._total_steps(), 1.0)
+        with torch.autocast(self.device.type, enabled=False):
+            source, target = source and source.raised(), target and target.raised()
+            for name, loss in self.losses():
+                loss.progress = progress
+                # A side is None only for losses that were checked not to need it.
+                result = loss.step(self.network, batch, cast(Encoded, source), cast(Encoded, target))
+                result = result if isinstance(result, Mapping) else {"loss": result}
+                weight = loss.weight(progress)
+                values[f"train/{name}"] = result["loss"].detach()
+                values[f"train/{name}/weight"] = weight
+                values |= {f"train/{name}/{key}": value for key, value in result.items() if key != "loss"}
+                yield weight * result["loss"]
+
+    def _total_steps(self) -> float:
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ConfigurationError("schedules need to know where training ends: set trainer.max_steps or max_epochs")
+        return max(total, 1)
+
+    def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Update the metrics of one domain."""
+        self._evaluate(batch, dataloader_idx)
+
+    def test_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Update the metrics of one domain."""
+        self._evaluate(batch, dataloader_idx)
+
+    def predict_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return index, domain and the task's predictions of a batch."""
+        batch, outputs = self._outputs(batch, dataloader_idx)
+        return {"index": batch.index, "domain": batch.domain, **self.network.task.predict(outputs)}
+
+    def _outputs(self, batch: Samples, domain: int) -> tuple[Samples, Tensor]:
+        spec = cast(DataSpec, self.data_spec)
+        _, outputs = self.network(batch.x, spec.role(spec.domains[domain]))
+        real = batch.index >= 0
+        if self.trainer.world_size > 1 and not bool(real.all()):  # rows that pad the last batch of a rank
+            y = None if batch.y is None else batch.y[real]
+            batch, outputs = Samples(None, y, batch.domain[real], batch.index[real]), outputs[real]
+        return batch, outputs
+
+    def _evaluate(self, batch: Samples, domain: int) -> None:
+        batch, outputs = self._outputs(batch, domain)
+        self._domain_metrics.update(domain, outputs, batch.y)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what validation found; see :class:`tlkit.metrics.DomainMetrics` for the names."""
+        self.log_dict(self._domain_metrics.validation_values())
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of every domain under ``test/<domain>/<metric>``."""
+        self.log_dict(self._domain_metrics.test_values())
+
+    def configure_optimizers(self) -> Any:
+        """Return one optimizer with the groups ``backbone`` and ``head``, and its schedule."""
+        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
+        in_backbone = set(backbone)
+        head = [p for p in self.parameters() if p.requires_grad and p not in in_backbone]
+        named = (("backbone", backbone), ("head", head))
+        optimizer = self.optimizer([{"params": each, "name": name} for name, each in named if each])
+        for group in optimizer.param_groups:
+            if group.get("name") == "backbone":
+                group["lr"] *= self.backbone_lr_scale
+        if (schedule := self.lr_schedule) is None:
+            return optimizer
+        total = self._total_steps()
+        scheduler = LambdaLR(optimizer, lambda step: schedule(min(step / total, 1.0)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what it takes to build this model again, in plain types."""
+        from tlkit import __version__
+
+        spec = None if self.data_spec is None else {k: list(v) for k, v in asdict(self.data_spec).items()}
+        checkpoint["tlkit"] = {"version": __version__, "recipe": self.recipe, "data": spec}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model, in words."""
+        theirs, ours = checkpoint["state_dict"], self.state_dict()
+        differ = sorted(theirs.keys() ^ ours.keys())
+        differ += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key].shape]
+        if differ:
+            raise CheckpointError(
+                f"the checkpoint is of another model: {len(differ)} of {len(theirs.keys() | ours.keys())} parameters and "
+                f"buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
+                "use the config.yaml of the run that wrote it"
+            )
+
+
+def _named(losses: Iterable[AdaptationLoss]) -> dict[str, AdaptationLoss]:
+    """Give each loss its name in logs; a second one of a class is numbered."""
+    named: dict[str, AdaptationLoss] = {}
+    for loss in losses:
+        same = sum(other.name == loss.name for other in named.values())
+        named[f"{loss.name}_{same + 1}" if same else loss.name] = loss
+    return named

@@ -1,0 +1,90 @@
+"""Classification: one label a sample out of the classes that the data names."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from tlkit.errors import ConfigurationError
+from tlkit.metrics import MutualInformation
+from tlkit.tasks.base import Task
+from tlkit.types import DataSpec
+
+__all__ = ["Classification"]
+
+
+class Classification(Task):
+    """A linear layer on the features and cross-entropy; the number of classes comes from the data.
+
+    Metrics are ``accuracy`` (share of all rows that are right) and ``macro_f1`` (mean over classes). Without labels:
+    ``mutual_information`` (:class:`tlkit.metrics.MutualInformation`).
+
+    Args:
+        label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1)
+            (Szegedy et al., CVPR 2016).
+
+    Raises:
+        ConfigurationError: If ``label_smoothing`` is outside [0, 1), or in ``build`` if the data has fewer than two
+            classes.
+
+    Example:
+        >>> import torch
+        >>> from tlkit.types import DataSpec
+        >>> task = Classification()
+        >>> task.build(8, DataSpec(("a", "b"), ("a",), ("b",), classes=("cat", "dog", "owl")))
+        >>> task(torch.zeros(5, 8)).shape
+        torch.Size([5, 3])
+    """
+
+    has_probabilities = True
+    selection_metric = "accuracy"
+    selection_mode = "max"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigurationError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.label_smoothing = label_smoothing
+
+    def build(self, num_features: int, data: DataSpec) -> None:
+        """Create the linear layer ``num_features -> data.num_classes``."""
+        if data.num_classes < 2:
+            raise ConfigurationError(
+                f"Classification needs data with at least two classes, but the data module names "
+                f"{list(data.classes) or 'none'}: set its `classes`, or use another task"
+            )
+        self.num_outputs = data.num_classes
+        self.head = nn.Linear(num_features, data.num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``(B, num_classes)`` logits."""
+        logits: Tensor = self.head(features)
+        return logits
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean cross-entropy of ``(B, num_classes)`` logits and ``(B,)`` labels."""
+        return nn.functional.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the softmax of the logits."""
+        return outputs.softmax(dim=1)
+
+    def metrics(self) -> MetricCollection:
+        """Return ``accuracy`` and ``macro_f1``."""
+        # validate_args looks at every batch for values out of range, which waits for the GPU; labels are checked by data.
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False),
+                "macro_f1": MulticlassF1Score(self.num_outputs, average="macro", validate_args=False),
+            }
+        )
+
+    def label_free_metrics(self) -> MetricCollection:
+        """Return ``mutual_information``."""
+        return MetricCollection({"mutual_information": MutualInformation(self.num_outputs)})
+
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return ``prediction``, ``(B,)`` class indices, and ``probabilities``, ``(B, num_classes)``."""
+        probabilities = self.probabilities(outputs.float())
+        return {"prediction": probabilities.argmax(dim=1), "probabilities": probabilities}

@@ -1,0 +1,152 @@
+"""The values that pass between the parts of tlkit: batches, encoded batches, and what a task may know of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Backbone", "DataSpec", "DomainBatch", "Encoded", "Encoder", "Role", "Samples", "Split", "map_tensors"]
+
+Role = Literal["source", "target"]
+Split = Literal["train", "val", "test"]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A feature extractor: any module called as ``backbone(x) -> (B, num_features)``."""
+
+    num_features: int
+
+    def __call__(self, x: Any) -> Tensor: ...
+
+
+def map_tensors(x: Any, function: Any) -> Any:
+    """Apply ``function`` to a tensor, or to every value of a mapping of tensors."""
+    if isinstance(x, Tensor):
+        return function(x)
+    return {key: function(value) for key, value in x.items()}
+
+
+@dataclass
+class Samples:
+    """What one side of a batch holds.
+
+    Attributes:
+        x: Inputs, a ``(B, ...)`` tensor or a mapping of such tensors (a tokenizer's output).
+        y: Labels, ``(B,)`` or ``(B, K)``; ``None`` where they are sealed.
+        domain: ``(B,)`` int64, index into the data module's ``domains``.
+        index: ``(B,)`` int64, position in the domain's data set; -1 marks a row that only pads an evaluation batch.
+    """
+
+    x: Any
+    y: Tensor | None
+    domain: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.domain)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Samples:
+        """Return the samples on ``device``."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Samples:
+        """Return the samples in page-locked memory (what a loader calls)."""
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, function: Any) -> Samples:
+        y = None if self.y is None else function(self.y)
+        return Samples(map_tensors(self.x, function), y, function(self.domain), function(self.index))
+
+
+@dataclass
+class DomainBatch:
+    """One training batch: a source side, a target side, or both."""
+
+    source: Samples | None
+    target: Samples | None
+
+    def __len__(self) -> int:
+        return sum(len(side) for side in (self.source, self.target) if side is not None)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> DomainBatch:
+        """Return the batch on ``device``."""
+        return self._map(lambda side: side.to(device, non_blocking))
+
+    def pin_memory(self) -> DomainBatch:
+        """Return the batch in page-locked memory (what a loader calls)."""
+        return self._map(lambda side: side.pin_memory())
+
+    def _map(self, function: Any) -> DomainBatch:
+        return DomainBatch(*(None if side is None else function(side) for side in (self.source, self.target)))
+
+
+@dataclass
+class Encoded:
+    """Samples after the network; the rows of all ranks once gathered.
+
+    Attributes:
+        features: ``(B, D)`` output of the backbone.
+        outputs: ``(B, C)`` output of the task's head.
+        y: Labels as in :class:`Samples`.
+        domain: ``(B,)`` int64.
+        index: ``(B,)`` int64.
+    """
+
+    features: Tensor
+    outputs: Tensor
+    y: Tensor | None
+    domain: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.domain)
+
+    def raised(self) -> Encoded:
+        """Return it with half precision raised to float32: distances overflow and covariances cancel in less."""
+        half = (torch.float16, torch.bfloat16)
+        features, outputs = (t.float() if t.dtype in half else t for t in (self.features, self.outputs))
+        return replace(self, features=features, outputs=outputs)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What the model may know of the data before it sees a batch. It is stored in every checkpoint.
+
+    Attributes:
+        domains: All domains of the run, in the order that ``Samples.domain`` counts them.
+        sources: The labelled domains that are trained on.
+        targets: The domains to adapt to, labels sealed.
+        classes: Class names in the order of the labels; empty when the labels are not classes.
+    """
+
+    domains: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; 0 when the labels are not classes."""
+        return len(self.classes)
+
+    def role(self, domain: str) -> Role:
+        """Return the role that a domain is evaluated in: ``"source"`` if it is trained on, else ``"target"``."""
+        return "source" if domain in self.sources else "target"
+
+
+class Encoder(Protocol):
+    """What an adaptation loss may use of the network (:class:`tlkit.network.Network`)."""
+
+    task: Any
+
+    @property
+    def num_features(self) -> int: ...
+
+    @property
+    def num_outputs(self) -> int: ...
+
+    def encode(self, batch: DomainBatch) -> tuple[Encoded | None, Encoded | None]: ...
