@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from tlkit.errors import DataError
 from tlkit.types import Encoded
 
-__all__ = ["EvalRows", "TrainBatches", "gather"]
+__all__ = ["EvalRows", "TrainBatches", "gather", "same_initial_weights"]
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -130,6 +131,22 @@ class _Gather(torch.autograd.Function):
         return grad[first : first + ctx.rows]
 
 
+@contextmanager
+def same_initial_weights() -> Iterator[None]:
+    """Draw random numbers from the run's seed alone, and leave the generator as it was.
+
+    Lightning seeds again when it starts several processes, so that layers made afterwards would begin with other weights
+    than on one process.
+    """
+    state = torch.default_generator.get_state()
+    # Not the seed itself: the layers would repeat the numbers that the backbone was drawn from.
+    torch.default_generator.manual_seed((torch.default_generator.initial_seed() * 0x9E3779B97F4A7C15 + 1) % 2**63)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
 def gather(*sides: Encoded | None) -> tuple[Encoded | None, ...]:
     """Return each side with the rows of all ranks, in the order of the ranks; gradients flow back to their rank.
 
@@ -183,7 +200,9 @@ def _exchange(tensors: list[Tensor]) -> list[Tensor]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     row = torch.cat([tensor.to(dtype).flatten() for tensor in tensors])[None]
     everyone: Tensor = _Gather.apply(row)  # type: ignore[no-untyped-call]
-    pieces = everyone.split([tensor.numel() for tensor in tensors], dim=1)
-    return [
-        piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype) for piece, tensor in zip(pieces, tensors, strict=True)
-    ]
+    pieces, first = [], 0
+    for tensor in tensors:
+        piece = everyone[:, first : first + tensor.numel()]
+        pieces.append(piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype))
+        first += tensor.numel()
+    return pieces

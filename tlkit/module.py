@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from tlkit.distributed import gather
+from tlkit.distributed import gather, same_initial_weights
 from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.losses import AdaptationLoss
 from tlkit.metrics import DomainMetrics
@@ -88,14 +88,14 @@ class TransferModule(L.LightningModule):
             example: Inputs of a few rows to check the backbone with.
 
         Raises:
-            ConfigurationError: If a loss or the task cannot work with this data.
-            BackboneError: If the backbone breaks its contract.
+            TlkitError: If the backbone, the task or a loss cannot work with this data.
         """
         if self.data_spec is None:
-            self.network.build(data, example)
-            for _, loss in self.losses():
-                loss.check(self.network.task, data)
-                loss.build(self.network)
+            with same_initial_weights():
+                self.network.build(data, example)
+                for _, loss in self.losses():
+                    loss.check(self.network.task, data)
+                    loss.build(self.network)
         elif self.data_spec.classes != data.classes:
             raise ConfigurationError(
                 f"the model was built for the classes {list(self.data_spec.classes)}, the data has {list(data.classes)}"
@@ -198,11 +198,11 @@ class TransferModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what validation found; see :class:`tlkit.metrics.DomainMetrics` for the names."""
-        self.log_dict(self._domain_metrics.validation_values())
+        self.log_dict(self._domain_metrics.validation_values(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of every domain under ``test/<domain>/<metric>``."""
-        self.log_dict(self._domain_metrics.test_values())
+        self.log_dict(self._domain_metrics.test_values(), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Return one optimizer with the groups ``backbone`` and ``head``, and its schedule."""

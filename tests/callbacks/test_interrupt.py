@@ -51,7 +51,11 @@ def fit(folder, *callbacks, ckpt_path=None, workers=0, **options):
     """Train a run of 24 steps with a validation every 8, on one process unless told otherwise."""
     L.seed_everything(1)
     model = TransferModule(
-        MLP(), Classification(), [MMD(Linear(0, 2))], optimizer=lambda p: Adam(p, 0.01), lr_schedule=Linear(1.0, 0.1)
+        MLP(),
+        Classification(),
+        [MMD(weight=Linear(0, 2))],
+        optimizer=lambda p: Adam(p, 0.01),
+        lr_schedule=Linear(1.0, 0.1),
     )
     stop = StopCleanly()
     options = {"max_steps": STEPS, "devices": 1, **options}
@@ -143,8 +147,8 @@ def test_sigterm_stops_cleanly_too(tmp_path, uninterrupted):
     same(tmp_path, uninterrupted)
 
 
-def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path, uninterrupted):
-    stop, code = fit(tmp_path, Signal("step", 10, times=2))
+def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path):
+    _, code = fit(tmp_path, Signal("step", 10, times=2))
     assert code == 130
     assert weights(tmp_path)["global_step"] == 10
 
@@ -240,28 +244,28 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def interrupted_on_the_second_rank(folder, step):
-    only = (Signal("step", step),) if os.environ["RANK"] == "1" else ()
-    results = []
-    for resumed in (False, True):
-        stop, code = fit(
-            folder, *(() if resumed else only), ckpt_path=stop.checkpoint if resumed else None, devices=2, strategy="ddp"
-        )
-        results.append((stop.interrupted, stop.checkpoint, code))
-    return results
-
-
-def uninterrupted_on_two(folder):
-    return fit(folder, devices=2, strategy="ddp")[1]
+def on_two(root):
+    """Train on two ranks, each with a folder of its own in mind: uninterrupted, interrupted on rank 1, and resumed."""
+    rank = os.environ["RANK"]
+    two = {"devices": 2, "strategy": "ddp"}
+    fit(Path(root) / "whole" / rank, **two)
+    folder = Path(root) / "parted" / rank
+    stopped, code = fit(folder, *([Signal("step", 10)] if rank == "1" else []), **two)
+    resumed, last_code = fit(folder, ckpt_path=stopped.checkpoint, **two)
+    return stopped.interrupted, stopped.checkpoint, code, resumed.interrupted, last_code
 
 
 @pytest.mark.ddp
-def test_ranks_agree_on_the_step(tmp_path):
+def test_ranks_agree_on_the_step_and_on_the_folder(tmp_path):
     (tmp_path / "results").mkdir()
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    on_ranks(2, uninterrupted_on_two, str(whole), folder=tmp_path / "results")
-    ranks = on_ranks(2, interrupted_on_the_second_rank, str(parted), 10, folder=tmp_path / "results")
-    last = str(parted / "checkpoints" / "last.ckpt")
-    assert [each[0][:2] for each in ranks] == [(True, last), (True, last)]
-    assert [each[1] for each in ranks] == [(False, None, 0), (False, None, 0)]
-    same(parted, whole)
+    first, second = on_ranks(2, on_two, str(tmp_path), folder=tmp_path / "results")
+    last = str(tmp_path / "parted" / "0" / "checkpoints" / "last.ckpt")
+    assert first == (True, last, 143, False, 0)  # rank 0 was told by rank 1, not by a signal of a known number
+    assert second == (True, last, 130, False, 0)
+    same(tmp_path / "parted" / "0", tmp_path / "whole" / "0")
+    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.glob("*/*")) == [
+        "parted/0",
+        "results/0.pkl",
+        "results/1.pkl",
+        "whole/0",
+    ]

@@ -1,7 +1,6 @@
 """Which checkpoints are kept: real Trainer runs of a module that logs the scores a test gives it."""
 
 import json
-import os
 from pathlib import Path
 
 import lightning as L
@@ -9,10 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.ranks import on_ranks
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
-from tlkit.callbacks import ModelSelection, StopCleanly
+from tlkit.callbacks import ModelSelection
 from tlkit.errors import ConfigurationError
 from tlkit.losses import MMD
 from tlkit.tasks import Classification
@@ -198,8 +196,9 @@ def test_resume_by_another_score_is_refused(tmp_path):
 
 def test_a_resume_in_another_folder_searches_the_best_again(tmp_path):
     run(tmp_path / "a", Scripted([0.75]))
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
     with pytest.warns(UserWarning, match=r"best.ckpt is not in"):
-        selection, _ = run(tmp_path / "b", Scripted([0.75, 0.5]), ckpt_path=tmp_path / "a" / "checkpoints" / "last.ckpt")
+        selection, _ = run(tmp_path / "b", Scripted([0.75, 0.5]), ckpt_path=last)
     assert selection.selection["step"] == weight(tmp_path / "b", "best") == 4
 
 
@@ -231,31 +230,3 @@ def test_a_real_run_selects_without_target_labels(tmp_path):
     assert selection.selection["monitor"] == "selection/mutual_information"
     assert selection.selection["step"] in (4, 8, 12)
     trainer.test(model, datamodule=trainer.datamodule, ckpt_path="best", weights_only=True, verbose=False)
-
-
-def folders_of_ranks(root):
-    rank = os.environ["RANK"]
-    selection = ModelSelection(dirpath=Path(root) / f"rank{rank}")
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp",
-        max_steps=4,
-        val_check_interval=2,
-        check_val_every_n_epoch=None,
-        logger=False,
-        callbacks=[selection, StopCleanly()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(TransferModule(MLP(), Classification(), [MMD()]), datamodule=ShiftedBlobs(["still"], ["moved"]))
-    return selection.dirpath, selection.selection
-
-
-@pytest.mark.ddp
-def test_all_ranks_use_the_folder_of_the_first(tmp_path):
-    (tmp_path / "results").mkdir()
-    first, second = on_ranks(2, folders_of_ranks, str(tmp_path), folder=tmp_path / "results")
-    assert first == second
-    assert first[0] == str(tmp_path / "rank0")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["rank0", "results"]

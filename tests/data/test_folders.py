@@ -23,5 +23,5 @@ def test_a_relative_root_is_looked_for_here_and_then_there(monkeypatch, tmp_path
     (here / "PACS").mkdir()
     assert find_folder("PACS").resolve() == here / "PACS"
     assert find_folder(str(there / "PACS")) == there / "PACS"
-    with pytest.raises(DataError, match="root: no folder Office31 or .*there/Office31. Give the folder of the data"):
+    with pytest.raises(DataError, match=r"root: no folder Office31 or .*there/Office31\. Give the folder of the data"):
         find_folder("Office31")

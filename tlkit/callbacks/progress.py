@@ -17,7 +17,6 @@ __all__ = ["ProgressBar", "figures"]
 
 UPDATES_PER_SECOND = 5  # a terminal update costs a few milliseconds
 SECONDS_BETWEEN_LINES = 2.0
-FIRST_LINE_SECONDS = 10.0  # a slow run shows a line, with the time left, before its first twentieth is over
 
 
 class ProgressBar(LightningProgressBar):
@@ -61,7 +60,7 @@ class ProgressBar(LightningProgressBar):
         total = trainer.estimated_stepping_batches
         self._total = math.inf if total < 0 else total  # -1: neither max_steps nor a number of batches is known
         self._line_due = 0.0
-        self._next_line = self._began + FIRST_LINE_SECONDS
+        self._next_line = self._began + SECONDS_BETWEEN_LINES  # the first with a time left, early
         if self._enabled:
             self._start("train", self._total, completed=trainer.global_step)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tlkit.cli.names import resolve_class, slot_of
 from tlkit.cli.options import KEYS
-from tlkit.errors import ConfigurationError, near, unknown
+from tlkit.errors import ConfigurationError, unknown
 
 __all__ = ["LOGGERS", "check_keys", "check_model", "check_recipe"]
 
@@ -89,19 +89,15 @@ def check_model(model: Any) -> dict[str, Any]:
 def _arguments(target: type, given: Any, where: str, skip: int = 0) -> dict[str, Any]:
     """Check the arguments of a class; ``skip`` of its parameters are given by the caller."""
     _must_be_mapping(given, where)
-    parameters, is_open = _parameters(target)
+    parameters = _parameters(target)
     names = list(parameters)[skip:]
     for key in given:
-        # An open signature (**kwargs) may know more names than it shows; jsonargparse decides on those.
-        if key not in names and not (is_open and not near(str(key), names, most=1)):
+        if key not in names:
             raise ConfigurationError(f"{where}: {unknown(f'argument of {target.__name__}', str(key), names)}")
     missing = [name for name in names if parameters[name].required and name not in given]
     if missing:
         raise ConfigurationError(f"{where}: {target.__name__} needs {', '.join(missing)}")
-    return {
-        key: _resolve(value, parameters[key].annotation, f"{where}.{key}") if key in parameters else value
-        for key, value in given.items()
-    }
+    return {key: _resolve(value, parameters[key].annotation, f"{where}.{key}") for key, value in given.items()}
 
 
 def _resolve(value: Any, annotation: Any, where: str) -> Any:
@@ -177,28 +173,33 @@ def _first_fit(name: str, bases: list[tuple[type, int]], where: str) -> tuple[ty
     raise errors[0]
 
 
-def _parameters(target: type) -> tuple[dict[str, _Parameter], bool]:
-    """Return the parameters of a class by name, through ``**kwargs`` to its parents, and whether more may exist."""
+def _parameters(target: type) -> dict[str, _Parameter]:
+    """Return the parameters of a class by name, those behind ``**kwargs`` included."""
     from torch import nn
 
     parameters: dict[str, _Parameter] = {}
-    is_open = False
     for owner in target.__mro__:
+        if owner in (object, nn.Module):  # nn.Module's (*args, **kwargs) take nothing
+            break
         if "__init__" not in vars(owner):
             continue
-        if owner in (object, nn.Module):  # nn.Module's (*args, **kwargs) take nothing
-            return parameters, False
         signature = inspect.signature(owner.__init__)  # type: ignore[misc]
         hints = _hints(owner.__init__)  # type: ignore[misc]
-        kinds = [parameter.kind for parameter in signature.parameters.values()]
         for name, parameter in list(signature.parameters.items())[1:]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 entry = _Parameter(hints.get(name, parameter.annotation), parameter.default is parameter.empty)
                 parameters.setdefault(name, entry)
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            return parameters, False
-        is_open = True
-    return parameters, is_open
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+            return parameters
+    return {**_found_in_source(target), **parameters}
+
+
+def _found_in_source(target: type) -> dict[str, _Parameter]:
+    """Return the parameters of what a class passes its ``**kwargs`` to, which jsonargparse reads from the source."""
+    from jsonargparse import ArgumentParser
+
+    names = ArgumentParser(exit_on_error=False).add_class_arguments(target, fail_untyped=False)
+    return {name.partition(".")[0]: _Parameter(Any, required=False) for name in names}
 
 
 def _hints(function: Any) -> dict[str, Any]:

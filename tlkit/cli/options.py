@@ -39,8 +39,8 @@ def parse_options(command: str, words: Sequence[str], own: Sequence[str], flags:
         flags: The command's own options that take none.
 
     Raises:
-        ConfigurationError: If a word is not an option, an option is unknown (abbreviations are) or comes twice, or a value
-            is missing or not YAML.
+        ConfigurationError: If a word is not an option, an option is unknown (abbreviations are) or comes twice, or a
+            value is missing or not YAML.
 
     Example:
         >>> parse_options("fit", ["--config", "mine.yaml", "--trainer.max_steps=3"], own=["config"])

@@ -76,7 +76,7 @@ def _build(recipe: dict[str, Any]) -> TransferModule:
     parser.add_class_arguments(TransferModule, "model")
     try:
         config = parser.parse_object({"model": check_model(recipe)})
-        model: TransferModule = parser.instantiate_classes(config)["model"]
+        model: TransferModule = parser.instantiate(config)["model"]
     except (ArgumentError, TypeError) as error:
         raise ConfigurationError(str(error)) from error
     return model

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tlkit.cli.check import LOGGERS, check_recipe
 from tlkit.cli.options import KEYS
@@ -55,7 +55,7 @@ class TransferCLI(LightningCLI):
     @property
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, in plain types."""
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
         resolved: dict[str, Any] = yaml.safe_load(text)
         return {key: resolved[key] for key in KEYS}
 
@@ -76,7 +76,7 @@ class TransferCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build data and model; ``self.trainer`` has to wait for :meth:`make_trainer`."""
         try:
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate(self.config)
         except TlkitError:
             raise
         except ValueError as error:
@@ -130,6 +130,8 @@ def quiet() -> None:
         r"Checkpoint directory .* exists and is not empty",
         r"You have overridden .* in .* and have passed in a datamodule",
         r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+        # torchmetrics has gathered these over all ranks already.
+        r"It is recommended to use `self\.log\('(?:val|oracle|selection|test)/.*sync_dist=True",
         r"The `srun` command is available on your system but is not used",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     ):

@@ -144,40 +144,42 @@ class SideRows(Dataset[Any]):
 
         In a worker process a fault is returned, not raised: the loader would wrap the message into a traceback.
         """
+        real = torch.tensor([row if row >= 0 else ~row for row in rows])
         try:
-            return self._samples(torch.tensor(rows), rows.key if isinstance(rows, Draw) else ())
+            samples = self._samples(real, rows.key if isinstance(rows, Draw) else ())
         except DataError as error:
             if get_worker_info() is None:
                 raise
             return error
+        if min(rows) < 0:
+            samples.index[torch.tensor(rows) < 0] = -1
+        return samples
 
     def _samples(self, rows: Tensor, key: tuple[int, ...]) -> Samples:
-        padding = rows < 0
-        rows = torch.where(padding, ~rows, rows)
         if len(self.parts) == 1:
             part = self.parts[0]
             x, y = part.read(rows, key)
-            return Samples(x, y, torch.full_like(rows, part.domain), rows.masked_fill_(padding, -1))
+            return Samples(x, y, torch.full_like(rows, part.domain), rows)
         owner = torch.bucketize(rows, self._ends, right=True)
         places, pieces, domain, index = [], [], torch.empty_like(rows), torch.empty_like(rows)
         for number, part in enumerate(self.parts):
             place = (owner == number).nonzero().flatten()
             if len(place):
-                local = rows[place] - (self._ends[number] - len(part))
+                local = rows.index_select(0, place) - (self._ends[number] - len(part))
                 places.append(place)
                 pieces.append(part.read(local, key))
                 domain[place], index[place] = part.domain, local
         order = torch.cat(places).argsort()
         x = _join([x for x, _ in pieces], order)
         labels = [y for _, y in pieces if y is not None]
-        y = torch.cat(labels)[order] if labels else None
-        return Samples(x, y, domain, index.masked_fill_(padding, -1))
+        y = torch.cat(labels).index_select(0, order) if labels else None
+        return Samples(x, y, domain, index)
 
 
 def _join(inputs: list[Any], order: Tensor) -> Any:
     if isinstance(inputs[0], Tensor):
-        return torch.cat(inputs)[order]
-    return {key: torch.cat([x[key] for x in inputs])[order] for key in inputs[0]}
+        return torch.cat(inputs).index_select(0, order)
+    return {key: _join([x[key] for x in inputs], order) for key in inputs[0]}
 
 
 def _whole(y: Tensor) -> Tensor:

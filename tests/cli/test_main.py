@@ -1,0 +1,87 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tlkit.cli import help as help_text
+from tlkit.cli import main as command
+from tlkit.errors import DataError
+
+HEAVY = ("torch", "lightning", "numpy", "jsonargparse", "rich")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["fti"], ["fit", "--config", "no/such"], ["recipes"]])
+def test_quick_answers_import_nothing_heavy(words):
+    code = (
+        "import sys; from tlkit.cli.main import main; status = main(sys.argv[1:]); "
+        f"print(status, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    took = time.perf_counter() - began
+    status = 2 if words in (["fti"], ["fit", "--config", "no/such"]) else 0
+    assert done.stdout.splitlines()[-1] == f"{status} []"
+    assert took < 1
+
+
+def test_overview_names_every_command(capsys):
+    assert command.main([]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in command._COMMANDS)
+    assert set(help_text.COMMANDS) == set(command._COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(help_text.COMMANDS))
+def test_every_command_has_help(name, capsys):
+    assert command.main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: tlkit {name}")
+
+
+def test_misspelt_command(capsys):
+    assert command.main(["predit", "--config", "x"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("tlkit: error: unknown command 'predit': did you mean 'predict'?")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["copy", "a"], "usage: tlkit copy RECIPE FILE"),
+        (["list"], "usage: tlkit list backbones|losses|tasks|data"),
+        (["recipes", "a", "b"], "got 2 words"),
+        (["recipes", "--all"], "takes no option '--all'"),
+        (["recipes", "zebra"], "no recipe matches 'zebra'"),
+        (["fit"], "needs --config RECIPE"),
+        (["fit", "mine.yaml"], "Did you mean '--config mine.yaml'?"),
+    ],
+)
+def test_usage_errors(words, message, capsys):
+    assert command.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_version(capsys):
+    from tlkit import __version__
+
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tlkit {__version__}\n"
+
+
+def test_error_of_a_loader_worker_is_shown_without_its_traceback():
+    raised = DataError(
+        "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in f\n    raise DataError(...)\ntlkit.errors.DataError: image a.png is empty\n'
+    )
+    assert command._own_words(raised) == "image a.png is empty"
+    assert command._own_words(DataError("plain")) == "plain"
+
+
+def test_interrupt_outside_training(monkeypatch, capsys):
+    def interrupted(rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command._COMMANDS, "list", interrupted)
+    assert command.main(["list"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,233 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tlkit.cli.main import main
+from tlkit.cli.shell import _launched
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(words, folder):
+    """Start the real command as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tlkit.cli", *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def everything_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_what_a_run_leaves(trained):
+    assert everything_in(trained.folder) == [
+        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv", "summary.json",
+    ]  # fmt: skip
+
+
+def test_summary(trained):
+    summary = json.loads((trained.folder / "summary.json").read_text())
+    assert summary["recipe"] == "tiny"
+    assert summary["seed"] == 3
+    assert summary["command"].startswith(f"tlkit fit --config {trained.recipe} --run_id=first")
+    assert summary["selection"]["monitor"] == "selection/mutual_information"
+    assert summary["selection"]["uses_target_labels"] is False
+    assert summary["selection"]["step"] in (3, 6)
+    metrics = {f"test/{domain}/{name}" for domain in ("mnist", "optdigits") for name in ("accuracy", "macro_f1")}
+    assert set(summary["metrics"]) == metrics
+    assert all(0 <= value <= 1 for value in summary["metrics"].values())
+    assert summary["train"]["steps"] == 6
+    assert summary["train"]["samples_per_second"] > 0
+    assert summary["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_one_short_table_and_the_folder_are_all_that_is_printed(trained):
+    lines = trained.out.splitlines()
+    assert lines[0] == "tiny, seed 3: held-out test splits"
+    assert lines[-1] == str(trained.folder)
+    assert re.fullmatch(
+        r"checkpoint of step \d, chosen by selection/mutual_information, without target labels", lines[-2]
+    )
+    assert len(lines) == 9
+    summary = json.loads((trained.folder / "summary.json").read_text())
+    row = next(line for line in lines if "optdigits" in line)
+    assert "target" in row
+    assert f"{summary['metrics']['test/optdigits/accuracy']:.3f}" in row
+
+
+def test_metrics_file_has_losses_weights_and_scores(trained):
+    with (trained.folder / "metrics.csv").open() as stream:
+        columns = next(csv.reader(stream))
+    assert {"train/task", "train/coral", "train/coral/weight", "selection/mutual_information"} <= set(columns)
+
+
+def test_config_holds_every_default_and_the_overrides(trained):
+    config = yaml.safe_load((trained.folder / "config.yaml").read_text())
+    assert config["recipe"] == "tiny"
+    assert config["model"]["optimizer"]["init_args"]["lr"] == 0.001
+    assert config["model"]["batch_norm"] == "joint"
+    assert config["data"]["init_args"]["val_fraction"] == 0.1
+    assert "run_id" not in config
+
+
+def test_config_runs_again_to_the_same_numbers(trained, tmp_path):
+    words = ["fit", "--config", str(trained.folder / "config.yaml"), "--run_id=again", f"--runs={tmp_path}"]
+    assert main(words) == 0
+    summaries = [
+        json.loads((run / "summary.json").read_text()) for run in (trained.folder, tmp_path / "tiny" / "again")
+    ]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+
+
+def test_print_config_trains_nothing(recipe_file, capsys):
+    assert main(["fit", "--config", str(recipe_file), "--print_config", "--trainer.max_steps=9"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_steps"] == 9
+    assert not (recipe_file.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.max_epoch=3"], "did you mean 'max_epochs'"),
+        (["--data.sources=[mnst]"], "did you mean 'mnist'"),
+        (["--data.sources=[optdigits]"], "is both in sources and in targets"),
+        (["--data.batch_size=100000"], "batch_size 100000 is larger than the training split"),
+        (["--data.targets=[]"], "needs a target"),
+        (["--model.task.label_smoothing=2"], "label_smoothing must be in [0, 1), got 2"),
+        (["--model.adaptation.0.weight.gamma=-1"], "DannRamp(gamma=...) must be positive, got -1"),
+        (["--trainer.devices=none"], "trainer: "),
+        (["--trainer.strategy=dpp"], "trainer: "),
+        (["--recipe=../up"], "relative path without '..'"),
+        (["--logger=wandbb"], "did you mean 'wandb'"),
+    ],
+)
+def test_the_users_errors_end_in_one_line_and_write_nothing(recipe_file, words, message, capsys):
+    assert main(["fit", "--config", str(recipe_file), *words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("tlkit: error: ")
+    assert captured.out == ""
+    assert "jsonargparse" not in captured.err
+    assert everything_in(recipe_file.parent) == ["tiny.yaml"]
+
+
+def test_a_run_that_exists_is_not_written_over(trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")}
+    assert main(["fit", "--config", str(trained.recipe), "--run_id=first"]) == 2
+    assert "exists and is not written over" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in trained.folder.rglob("*")} == before
+
+
+def test_a_failed_start_leaves_other_runs_alone(recipe_file):
+    other = recipe_file.parent / "runs" / "tiny" / "other"
+    other.mkdir(parents=True)
+    assert main(["fit", "--config", str(recipe_file), "--data.batch_size=100000"]) == 2
+    assert everything_in(recipe_file.parent) == ["runs", "runs/tiny", "runs/tiny/other", "tiny.yaml"]
+
+
+def test_resuming_trains_on_in_the_same_folder(recipe_file, capsys):
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r"]) == 0
+    run = recipe_file.parent / "runs" / "tiny" / "r"
+    assert main(["fit", "--resume", str(run)]) == 2
+    assert "is finished" in capsys.readouterr().err
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=9"]) == 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 9
+    assert json.loads((run / "summary.json").read_text())["train"]["steps"] == 9
+    assert [path.name for path in run.parent.iterdir()] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.batch_size=8"], "--data.batch_size cannot change when a run goes on"),
+        (["--config=x"], "leave --config out"),
+        (["--trainer.max_step=8"], "cannot change"),
+    ],
+)
+def test_what_cannot_change_at_resume(trained, words, message, capsys):
+    assert main(["fit", "--resume", str(trained.folder), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_resuming_what_is_not_a_run(tmp_path, capsys):
+    assert main(["fit", "--resume", str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("{}")
+    assert main(["fit", "--resume", str(tmp_path)]) == 2
+    assert "start anew with: tlkit fit --config" in capsys.readouterr().err
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(recipe_file):
+    words = ["fit", "--config", recipe_file, "--run_id=r", "--trainer.max_steps=100000", "--trainer.max_epochs=-1"]
+    process = start(words, recipe_file.parent)
+    metrics = recipe_file.parent / "runs" / "tiny" / "r" / "metrics.csv"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "training did not start"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    run = metrics.parent
+    assert err.splitlines()[-1] == f"stopped; go on with: tlkit fit --resume {run}"
+    assert "Traceback" not in err
+    assert out == ""
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    assert not (run / "summary.json").exists()
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("launcher", ["trainer", "torchrun"])
+def test_two_processes_share_one_folder(recipe_file, launcher):
+    from tests.ranks import free_port
+
+    words = ["-m", "tlkit.cli", "fit", "--config", str(recipe_file)]
+    if launcher == "trainer":
+        command = [sys.executable, *words, "--trainer.devices=2"]
+    else:
+        port = f"--master-port={free_port()}"
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, *words]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=recipe_file.parent, env=env, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    (run,) = (recipe_file.parent / "runs" / "tiny").iterdir()
+    assert done.stdout.count("held-out test splits") == 1
+    assert done.stdout.splitlines()[-1] == str(run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["environment"]["world_size"] == 2
+    assert everything_in(run) == [
+        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv", "summary.json",
+    ]  # fmt: skip
+
+
+def test_devices_come_from_torchrun(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    assert _launched({"devices": "auto"}) == {"devices": 2, "num_nodes": 3}
+    assert _launched({"devices": 1}) == {}
+    monkeypatch.delenv("WORLD_SIZE")
+    assert _launched({"devices": "auto"}) == {}
+
+
+def test_help_all_has_the_trainers_options(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--help-all"])
+    assert stopped.value.code == 0
+    assert "--trainer.max_steps" in capsys.readouterr().out
