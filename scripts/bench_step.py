@@ -3,8 +3,8 @@
     python scripts/bench_step.py [--steps 40] [--rounds 7] [--threads 1]
 
 Each round runs every contender once on the same batches, so drift of the machine hits all of them; the medians of the
-rounds are compared. The plain loop is what one would write by hand: one concatenated forward pass, cross-entropy and the same
-MMD, one backward, one optimizer step. Exit status 1 if a bound is missed.
+rounds are compared. The plain loop is what one would write by hand: one concatenated forward pass, cross-entropy and
+the same MMD, one backward, one optimizer step. Exit status 1 if a bound is missed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tlkit.data import DomainDataModule
 from tlkit.functional import mmd
 from tlkit.losses import MMD
 from tlkit.tasks import Classification
-from tlkit.types import DomainBatch
+from tlkit.types import DomainBatch, Split
 
 BATCH, CLASSES, WARM_UP = 32, 10, 3
 
@@ -45,7 +45,7 @@ class Noise(DomainDataModule):
         super().__init__(["a"], ["b"], batch_size=BATCH)
         self.shape = shape
 
-    def dataset(self, domain: str, split: str) -> TensorDataset:
+    def dataset(self, domain: str, split: Split) -> TensorDataset:
         generator = torch.Generator().manual_seed(self.domains.index(domain))
         x = torch.rand(16 * BATCH, *self.shape, generator=generator)
         y = torch.arange(len(x)) % CLASSES
@@ -126,7 +126,7 @@ def with_loop(backbone: nn.Module, num_features: int, data: Noise, steps: int) -
         source, target = features.split(BATCH)
         loss = nn.functional.cross_entropy(head(source), batch.source.y) + mmd(source, target)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return (time.perf_counter() - start) / steps
 

@@ -2,10 +2,10 @@
 
     python scripts/measure_digits.py [--seeds 0 1 2 3 4] [--runs runs] [--key=value ...]
 
-Every run is one `tlkit fit` in a process of its own, with the checkpoint chosen without target labels. A run folder that
-has its summary is not run again, so an interrupted measurement goes on where it was. Options that are not the script's
-own go to `tlkit fit`. "Gap closed" is (method - source only) / (oracle - source only) of the mean target accuracies.
-"""
+Every run is one `tlkit fit` in a process of its own, with the checkpoint chosen without target labels. A run folder
+that has its summary is not run again, so an interrupted measurement goes on where it was. Options that are not the
+script's own go to `tlkit fit`. "Gap closed" is (method - source only) / (oracle - source only) of the mean target
+accuracies."""
 
 import argparse
 import json
@@ -47,7 +47,9 @@ def main() -> None:
         seconds[method] = mean(each["train"]["seconds"] for each in found)
 
     lower, upper = mean(accuracy["source_only"]), mean(accuracy["oracle"])
-    print("| method | " + " | ".join(f"seed {seed}" for seed in options.seeds) + " | mean ± sd | gap closed | seconds |")
+    print(
+        "| method | " + " | ".join(f"seed {seed}" for seed in options.seeds) + " | mean ± sd | gap closed | seconds |"
+    )
     print("|---|" + "---:|" * (len(options.seeds) + 3))
     for method, values in accuracy.items():
         spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""

@@ -8,7 +8,7 @@ from tlkit.data import DomainDataModule
 
 
 class ShiftedBlobs(DomainDataModule):
-    """Three Gaussian classes in 8 dimensions; domain "moved" is "still" plus a constant (covariate shift by translation)."""
+    """Three Gaussian classes in 8 dimensions; domain "moved" is "still" plus a constant (covariate shift)."""
 
     domains = ["still", "moved", "third"]
     classes = ["red", "green", "blue"]

@@ -1,5 +1,7 @@
 """N ranks of batch b give the gradient of one rank of batch N*b. Real processes, a real Trainer, gloo."""
 
+from itertools import chain
+
 import lightning as L
 import pytest
 import torch
@@ -91,11 +93,11 @@ def test_the_short_domain_is_reshuffled_on_every_pass_and_shared_out(one, two):
     steps = [first + second for first, second in zip(*(two[rank]["mmd"][2] for rank in (0, 1)), strict=True)]
     assert steps == one["mmd"][2]  # together the ranks see what one rank sees
     per_pass = 3  # 72 or so target rows in batches of 24, while the epoch of the source is 5 batches long
-    passes = [sum(steps[start : start + per_pass], []) for start in (0, per_pass)]
+    passes = [list(chain(*steps[start : start + per_pass])) for start in (0, per_pass)]
     assert all(len(set(rows)) == per_pass * GLOBAL_BATCH for rows in passes)  # no row twice in a pass, on any rank
     assert passes[0] != passes[1]
     for rank in (0, 1):
-        mine = [set(sum(two[rank]["mmd"][2][start : start + per_pass], [])) for start in (0, per_pass)]
+        mine = [set(chain(*two[rank]["mmd"][2][start : start + per_pass])) for start in (0, per_pass)]
         assert mine[0] != mine[1]  # also the shard of a rank changes, within the epoch
 
 
@@ -126,4 +128,5 @@ def test_gather_is_in_rank_order_and_its_gradient_is_that_of_the_whole(tmp_path)
         expected = whole.grad[rank * 3 : rank * 3 + 3]
         torch.testing.assert_close(torch.tensor(result["grad"], dtype=torch.float64), expected)
         assert result["rows"] == (list(range(6)), list(range(0, 60, 10)), list(range(100, 106)))
-        assert result["target"][0] == whole.detach()[[0, 1, 3, 4]].tolist() and result["target"][1] is None
+        assert result["target"][0] == whole.detach()[[0, 1, 3, 4]].tolist()
+        assert result["target"][1] is None

@@ -1,4 +1,4 @@
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def take(batches, count):
 
 def test_every_pass_has_every_row_once_in_another_order():
     batches = TrainBatches(size=12, batch_size=4, seed=3)
-    passes = [sum(take(batches, 9)[3 * p : 3 * p + 3], []) for p in range(3)]
+    passes = [list(chain(*take(batches, 9)[3 * p : 3 * p + 3])) for p in range(3)]
     assert all(sorted(order) == list(range(12)) for order in passes)
     assert passes[0] != passes[1] != passes[2]
 
@@ -31,7 +31,7 @@ def test_the_dropped_rows_differ_between_passes():
 def test_ranks_share_out_the_batches_of_one_rank(world):
     one = take(TrainBatches(100, 8 * world, seed=5), 30)
     ranks = [take(TrainBatches(100, 8, seed=5, rank=rank, world=world), 30) for rank in range(world)]
-    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == one
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == one
 
 
 def test_start_resumes_in_the_middle_of_any_pass():
@@ -55,7 +55,8 @@ def test_a_batch_larger_than_the_data_is_refused():
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 4), (1, 3), (8, 4)])
 def test_evaluation_counts_every_row_once_in_equal_steps(size, world):
     ranks = [list(EvalRows(size, rank, world)) for rank in range(world)]
-    assert len({len(rows) for rows in ranks}) == 1 and len(ranks[0]) == len(EvalRows(size, 0, world))
+    assert len({len(rows) for rows in ranks}) == 1
+    assert len(ranks[0]) == len(EvalRows(size, 0, world))
     flat = [row for rows in ranks for row in rows]
     assert sorted(row for row in flat if row >= 0) == list(range(size))
     assert all(0 <= ~row < size for row in flat if row < 0)
@@ -65,7 +66,8 @@ def test_gather_on_one_process_returns_what_it_was_given():
     rows = torch.arange(2)
     side = Encoded(torch.rand(2, 3), torch.rand(2, 2), rows, rows, rows)
     source, target = gather(side, None)
-    assert source is side and target is None
+    assert source is side
+    assert target is None
 
 
 def test_half_precision_is_raised_and_double_kept():

@@ -55,7 +55,8 @@ def test_total_is_task_plus_weighted_losses():
     assert logged["train/task"].item() == pytest.approx(task.item(), rel=1e-5)
     assert logged["train/spy"].item() == pytest.approx(target.features.pow(2).mean().item(), rel=1e-5)
     assert logged["train/loss"].item() == pytest.approx(task.item() + 3 * logged["train/spy"].item(), rel=1e-5)
-    assert logged["train/spy/weight"] == 3 and logged["train/spy/norm"] > 0
+    assert logged["train/spy/weight"] == 3
+    assert logged["train/spy/norm"] > 0
     assert logged["train/accuracy"].item() == pytest.approx(
         (source.outputs.argmax(1) == source.y).float().mean().item()
     )
@@ -67,8 +68,11 @@ def test_target_labels_are_absent_from_every_training_step():
     assert len(spy.seen) >= 12
     for _, batch, source, target, _ in spy.seen:
         assert isinstance(batch, DomainBatch)
-        assert batch.target.y is None and target.y is None
-        assert source.y is not None and set(source.domain.tolist()) == {0} and set(target.domain.tolist()) == {1}
+        assert batch.target.y is None
+        assert target.y is None
+        assert source.y is not None
+        assert set(source.domain.tolist()) == {0}
+        assert set(target.domain.tolist()) == {1}
 
 
 def test_weights_follow_the_trainers_progress_and_survive_a_resume(tmp_path):
@@ -104,7 +108,8 @@ def test_weights_follow_the_trainers_progress_and_survive_a_resume(tmp_path):
 def test_without_adaptation_the_target_is_not_loaded():
     class Watch(L.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            assert batch.target is None and batch.source is not None
+            assert batch.target is None
+            assert batch.source is not None
 
     run = trainer(callbacks=[Watch()])
     run.fit(TransferModule(MLP(), Classification()), data())
@@ -129,12 +134,12 @@ def test_names_and_groups():
     run = trainer(max_steps=5)
     run.fit(model, data())
     groups = {group["name"]: group for group in run.optimizers[0].param_groups}
-    assert groups["backbone"]["initial_lr"] == pytest.approx(1e-4) and groups["head"]["initial_lr"] == pytest.approx(
-        1e-3
-    )
+    assert groups["backbone"]["initial_lr"] == pytest.approx(1e-4)
+    assert groups["head"]["initial_lr"] == pytest.approx(1e-3)
     assert groups["head"]["lr"] == pytest.approx(0)  # the line has reached its end
     discriminator = set(model.adaptation["dann"].parameters())
-    assert discriminator and discriminator <= set(groups["head"]["params"])
+    assert discriminator
+    assert discriminator <= set(groups["head"]["params"])
 
 
 def test_evaluation_names_what_it_saw():

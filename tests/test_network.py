@@ -32,7 +32,8 @@ def test_joint_and_separate_agree_without_batch_norm():
     for left, right in zip(one, two, strict=True):
         torch.testing.assert_close(left.features, right.features)
         torch.testing.assert_close(left.outputs, right.outputs)
-    assert one[0].y is BATCH.source.y and one[1].y is None
+    assert one[0].y is BATCH.source.y
+    assert one[1].y is None
 
 
 def test_joint_normalises_all_rows_together_and_separate_each_side():
@@ -61,11 +62,12 @@ def test_domain_specific_keeps_statistics_and_affine_parameters_apart():
     norm = net.backbone.layers[1]
     assert isinstance(norm, DomainBatchNorm)
     linear = net.backbone.layers[0]
-    source, target = net.encode(BATCH)
+    source, _target = net.encode(BATCH)
     torch.testing.assert_close(norm.source.running_mean, 0.1 * linear(BATCH.source.x).mean(0))
     torch.testing.assert_close(norm.target.running_mean, 0.1 * linear(BATCH.target.x).mean(0))
     source.outputs.sum().backward()
-    assert norm.source.weight.grad is not None and norm.target.weight.grad is None
+    assert norm.source.weight.grad is not None
+    assert norm.target.weight.grad is None
     net.eval()
     as_source, as_target = (net(BATCH.target.x, role)[1] for role in ("source", "target"))
     assert not torch.allclose(as_source, as_target)
@@ -84,9 +86,11 @@ def test_unknown_mode_is_refused():
 def test_one_sided_batches():
     net = network("joint")
     source, target = net.encode(DomainBatch(BATCH.source, None))
-    assert target is None and source.outputs.shape == (12, 3)
+    assert target is None
+    assert source.outputs.shape == (12, 3)
     source, target = net.encode(DomainBatch(None, BATCH.target))
-    assert source is None and target.features.shape == (7, 6)
+    assert source is None
+    assert target.features.shape == (7, 6)
 
 
 def test_a_wrong_width_is_found_at_build():

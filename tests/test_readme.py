@@ -8,7 +8,7 @@ import pytest
 import tlkit.backbones
 import tlkit.data
 import tlkit.losses
-from tlkit.cli.recipes import read_recipe
+from tlkit.cli.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,4 +41,4 @@ def test_every_recipe_it_names_exists():
     named = set(re.findall(r"--config[ =](\w+/\w+)", README)) | set(re.findall(r"tlkit copy (\w+/\w+)", README))
     assert named
     for name in named:
-        assert read_recipe(name)
+        assert find_recipe(name).is_file()

@@ -20,10 +20,10 @@ __all__ = ["EvalRows", "TrainBatches", "gather", "same_initial_weights"]
 class TrainBatches(Sampler[list[int]]):
     """An endless batch sampler whose batches are a pure function of ``(seed, batch number)``.
 
-    Batch ``k`` of pass ``p`` is a slice of a permutation seeded by ``(seed, p)``, so the order changes on every pass over
-    a short domain, also within an epoch, and a run that resumes at batch ``start`` sees what it would have seen. The
-    global batch of ``world`` ranks with ``batch_size`` rows each is the batch of one rank with ``world * batch_size``
-    rows. The incomplete batch at the end of a pass is dropped; another permutation drops other rows.
+    Batch ``k`` of pass ``p`` is a slice of a permutation seeded by ``(seed, p)``, so the order changes on every pass
+    over a short domain, also within an epoch, and a run that resumes at batch ``start`` sees what it would have seen.
+    The global batch of ``world`` ranks with ``batch_size`` rows each is the batch of one rank with ``world *
+    batch_size`` rows. The incomplete batch at the end of a pass is dropped; another permutation drops other rows.
 
     Args:
         size: Number of rows of the data set.
@@ -79,9 +79,9 @@ class TrainBatches(Sampler[list[int]]):
 class EvalRows(DistributedSampler[Any]):
     """Every row once, spread over the ranks, each rank with the same number of steps.
 
-    Ranks that would fall short are given row ``i`` again as ``~i`` (a negative number). The data set marks it with index
-    -1 and the module leaves it out of every metric. Lightning leaves a ``DistributedSampler`` alone; its own pads with
-    duplicates that are then counted twice.
+    Ranks that would fall short are given row ``i`` again as ``~i`` (a negative number). The data set marks it with
+    index -1 and the module leaves it out of every metric. Lightning leaves a ``DistributedSampler`` alone; its own pads
+    with duplicates that are then counted twice.
 
     Args:
         size: Number of rows of the data set.
@@ -135,8 +135,8 @@ class _Gather(torch.autograd.Function):
 def same_initial_weights() -> Iterator[None]:
     """Draw random numbers from the run's seed alone, and leave the generator as it was.
 
-    Lightning seeds again when it starts several processes, so that layers made afterwards would begin with other weights
-    than on one process.
+    Lightning seeds again when it starts several processes, so that layers made afterwards would begin with other
+    weights than on one process.
     """
     state = torch.default_generator.get_state()
     # Not the seed itself: the layers would repeat the numbers that the backbone was drawn from.
@@ -199,7 +199,7 @@ def _exchange(tensors: list[Tensor]) -> list[Tensor]:
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     row = torch.cat([tensor.to(dtype).flatten() for tensor in tensors])[None]
-    everyone: Tensor = _Gather.apply(row)  # type: ignore[no-untyped-call]
+    everyone: Tensor = _Gather.apply(row)
     pieces, first = [], 0
     for tensor in tensors:
         piece = everyone[:, first : first + tensor.numel()]

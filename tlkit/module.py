@@ -234,8 +234,8 @@ class TransferModule(L.LightningModule):
         differ += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key].shape]
         if differ:
             raise CheckpointError(
-                f"the checkpoint is of another model: {len(differ)} of {len(theirs.keys() | ours.keys())} parameters and "
-                f"buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
+                f"the checkpoint is of another model: {len(differ)} of {len(theirs.keys() | ours.keys())} parameters "
+                f"and buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
                 "use the config.yaml of the run that wrote it"
             )
 

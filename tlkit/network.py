@@ -29,8 +29,8 @@ class Network(nn.Module):
         batch_norm: How source and target rows meet in batch normalisation, which makes three different methods:
 
             - ``"joint"``: one forward pass over all rows; they are normalised together.
-            - ``"separate"``: a pass each; each is normalised by its own batch statistics while training, and both update
-              the same running statistics (source first).
+            - ``"separate"``: a pass each; each is normalised by its own batch statistics while training, and both
+              update the same running statistics (source first).
             - ``"domain_specific"``: a pass each through its own batch-norm layers (statistics and affine parameters),
               one set for the sources and one for the targets (Chang et al., CVPR 2019).
     """

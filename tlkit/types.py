@@ -20,7 +20,8 @@ class Backbone(Protocol):
 
     num_features: int
 
-    def __call__(self, x: Any) -> Tensor: ...
+    def __call__(self, x: Any) -> Tensor:
+        """Return the features of ``x``."""
 
 
 def map_tensors(x: Any, function: Any) -> Any:
@@ -144,9 +145,12 @@ class Encoder(Protocol):
     task: Any
 
     @property
-    def num_features(self) -> int: ...
+    def num_features(self) -> int:
+        """Width of the features."""
 
     @property
-    def num_outputs(self) -> int: ...
+    def num_outputs(self) -> int:
+        """Width of the task's outputs."""
 
-    def encode(self, batch: DomainBatch) -> tuple[Encoded | None, Encoded | None]: ...
+    def encode(self, batch: DomainBatch) -> tuple[Encoded | None, Encoded | None]:
+        """Return source and target after the network."""

@@ -56,6 +56,16 @@ def test_parameters_have_the_names_and_shapes_of_adatime():
     assert not any(key.endswith("0.bias") for key in state)
 
 
+@pytest.mark.parametrize("channels", [1, 9])
+def test_stays_in_channels_last_memory(channels):
+    """Which is what makes it fast; with one channel torch would fall back to the other format."""
+    backbone, seen = CNN1d(channels), []
+    for block in (backbone.conv_block1, backbone.conv_block2, backbone.conv_block3):
+        block.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    backbone(torch.randn(4, channels, 128))
+    assert all(out.is_contiguous(memory_format=torch.channels_last) for out in seen)
+
+
 def test_drops_half_of_the_first_block_while_training():
     backbone, seen = CNN1d(9), []
     backbone.conv_block1.register_forward_hook(lambda module, inputs, out: seen.append(out))

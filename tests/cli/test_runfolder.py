@@ -57,7 +57,7 @@ def test_an_id_that_is_not_one_folder_is_refused(tmp_path, run_id):
 
 def test_a_root_that_is_a_file_is_refused_in_words(tmp_path):
     (tmp_path / "runs").write_text("not a folder")
-    with pytest.raises(ConfigurationError, match="is a file|can be kept"):
+    with pytest.raises(ConfigurationError, match=r"is a file|can be kept"):
         create_run(tmp_path / "runs", "mine", 0)
     (tmp_path / "mine").write_text("not a folder")
     with pytest.raises(ConfigurationError, match="is a file"):

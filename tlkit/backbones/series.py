@@ -107,9 +107,9 @@ class _Conv1d(nn.Conv1d):
     """A ``Conv1d`` without bias over ``(B, C, 1, T)`` in channels_last memory."""
 
     def forward(self, input: Tensor) -> Tensor:
-        # The kernel must be channels_last too: with one input channel the memory format of the input is ambiguous.
-        kernel = self.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(input, kernel, None, (1, self.stride[0]), (0, int(self.padding[0])))
+        out = F.conv2d(input, self.weight.unsqueeze(2), None, (1, self.stride[0]), (0, int(self.padding[0])))
+        # The format of an input with one channel is ambiguous, and the convolution then does not keep it.
+        return out.contiguous(memory_format=torch.channels_last)
 
 
 def _block(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:

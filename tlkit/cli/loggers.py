@@ -32,8 +32,9 @@ def make_loggers(
     """Return the loggers of a run: ``metrics.csv`` first, always, then the one asked for.
 
     W&B gets the project ``tlkit`` (or ``WANDB_PROJECT``), the recipe as group, and the losses and ``source->target`` as
-    tags; MLflow gets the recipe as experiment and the same as tags, in ``MLFLOW_TRACKING_URI`` or files in the run's
-    folder. Their run ids are kept in ``logger.json`` there, so that a resumed run continues the same run.
+    tags; MLflow gets the recipe as experiment and the same as tags, in ``MLFLOW_TRACKING_URI`` or a database in the
+    run's folder, which takes MLflow some seconds to make. Their run ids are kept in ``logger.json`` there, so that a
+    resumed run continues the same run.
 
     Args:
         kind: Which logger.
@@ -101,14 +102,15 @@ def _mlflow(run: Path, recipe: str, tags: dict[str, Any]) -> Logger:
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        # MLflow 3 asks for consent to its file store. Its database needs the server's packages and seconds a run.
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        uri = f"file:{run.resolve() / 'mlflow'}"
+        # Not MLflow's file store: it makes a file of train/mmd, and then train/mmd/weight has no folder to be in.
+        for package in ("sqlalchemy", "alembic"):
+            _require(package, "mlflow")
     kept = _kept(run)
     logger = MLFlowLogger(
         experiment_name=recipe,
         run_name=run.name,
-        tracking_uri=uri,
+        tracking_uri=uri or f"sqlite:///{run.resolve() / 'mlflow.db'}",
+        artifact_location=None if uri else (run.resolve() / "mlflow").as_uri(),
         tags=tags,
         run_id=kept.get("mlflow"),
     )

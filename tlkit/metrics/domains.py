@@ -62,9 +62,9 @@ class DomainMetrics(nn.Module):
     def validation_values(self) -> dict[str, Tensor]:
         """Return what validation found, and start anew.
 
-        ``val/<source>/<metric>`` from source labels, ``val/<target>/<score>`` without labels, ``oracle/<target>/<metric>``
-        from sealed target labels, and under ``selection/`` the means over domains that a checkpoint may be chosen by.
-        """
+        ``val/<source>/<metric>`` from source labels, ``val/<target>/<score>`` without labels,
+        ``oracle/<target>/<metric>`` from sealed target labels, and under ``selection/`` the means over domains that a checkpoint may be chosen
+        by."""
         values: dict[str, Tensor] = {}
         selection: dict[str, list[Tensor]] = {}
         for index, domain in enumerate(self.data.domains):

@@ -14,9 +14,9 @@ __all__ = ["MutualInformation"]
 class MutualInformation(Metric):
     r"""Mutual information of input and predicted class, as a share of its largest value, ``log C``.
 
-    :math:`[H(\frac1n \sum_i p_i) - \frac1n \sum_i H(p_i)] / \log C` over the predicted probabilities :math:`p_i`: high when
-    single predictions are certain and all classes are predicted, 0 when every prediction is the same. It is the InfoMax
-    objective of Bridle et al. (NeurIPS 1991), used as a validator ("IM") by Musgrave et al. (arXiv 2208.07360).
+    :math:`[H(\frac1n \sum_i p_i) - \frac1n \sum_i H(p_i)] / \log C` over the predicted probabilities :math:`p_i`: high
+    when single predictions are certain and all classes are predicted, 0 when every prediction is the same. It is the
+    InfoMax objective of Bridle et al. (NeurIPS 1991), used as a validator ("IM") by Musgrave et al. (arXiv 2208.07360).
     It does not see an adaptation that maps classes onto the wrong ones with confidence.
 
     Args:
@@ -57,4 +57,5 @@ class MutualInformation(Metric):
         """Return the score, in [0, 1]."""
         marginal = self.sum_probabilities / self.count
         marginal_entropy = torch.special.entr(marginal).sum()
-        return ((marginal_entropy - self.sum_entropy / self.count) / math.log(self.num_classes)).float()
+        share: Tensor = (marginal_entropy - self.sum_entropy / self.count) / math.log(self.num_classes)
+        return share.float()

@@ -72,7 +72,7 @@ class Classification(Task):
 
     def metrics(self) -> MetricCollection:
         """Return ``accuracy`` and ``macro_f1``."""
-        # validate_args looks at every batch for values out of range, which waits for the GPU; labels are checked by data.
+        # validate_args looks for values out of range in every batch, which waits for the GPU; data checks its labels.
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(self.num_outputs, average="micro", validate_args=False),
