@@ -5,7 +5,8 @@
 Every run is one `tlkit fit` in a process of its own, with the checkpoint chosen without target labels. A run folder
 that has its summary is not run again, so an interrupted measurement goes on where it was. Options that are not the
 script's own go to `tlkit fit`. "Gap closed" is (method - source only) / (oracle - source only) of the mean target
-accuracies."""
+accuracies.
+"""
 
 import argparse
 import json

@@ -38,7 +38,7 @@ def test_the_tables_name_every_public_class(package):
 
 
 def test_every_recipe_it_names_exists():
-    named = set(re.findall(r"--config[ =](\w+/\w+)", README)) | set(re.findall(r"tlkit copy (\w+/\w+)", README))
+    named = set(re.findall(r"--config[ =](digits/\w+)", README)) | set(re.findall(r"tlkit copy (digits/\w+)", README))
     assert named
     for name in named:
         assert find_recipe(name).is_file()

@@ -23,6 +23,16 @@ class DomainMetrics(nn.Module):
         labelled: Makes the metrics that are updated with ``(outputs, y)``.
         label_free: Makes the metrics that are updated with ``(outputs,)``; may return None.
         selection_metric: The labelled metric that is averaged over the sources to choose a checkpoint by.
+
+    Example:
+        >>> from torchmetrics.classification import MulticlassAccuracy
+        >>> data = DataSpec(("day", "night"), sources=("day",), targets=("night",), classes=("cat", "dog"))
+        >>> make = lambda: MetricCollection({"accuracy": MulticlassAccuracy(2, average="micro")})
+        >>> metrics = DomainMetrics(data, make, lambda: None, selection_metric="accuracy")
+        >>> metrics.update(0, torch.eye(2), torch.tensor([0, 1]))
+        >>> metrics.update(1, torch.eye(2), torch.tensor([0, 0]))
+        >>> {name: value.item() for name, value in metrics.validation_values().items()}
+        {'val/day/accuracy': 1.0, 'oracle/night/accuracy': 0.5, 'selection/source_accuracy': 1.0}
     """
 
     def __init__(
@@ -62,9 +72,10 @@ class DomainMetrics(nn.Module):
     def validation_values(self) -> dict[str, Tensor]:
         """Return what validation found, and start anew.
 
-        ``val/<source>/<metric>`` from source labels, ``val/<target>/<score>`` without labels,
-        ``oracle/<target>/<metric>`` from sealed target labels, and under ``selection/`` the means over domains that a checkpoint may be chosen
-        by."""
+        ``val/<source>/<metric>`` is from source labels, ``val/<target>/<score>`` from no labels, and
+        ``oracle/<target>/<metric>`` from sealed target labels. Under ``selection/`` are the means over domains that a
+        checkpoint may be chosen by.
+        """
         values: dict[str, Tensor] = {}
         selection: dict[str, list[Tensor]] = {}
         for index, domain in enumerate(self.data.domains):
