@@ -187,6 +187,7 @@ def test_checkpoint_is_plain_and_refuses_another_model(tmp_path):
         trainer().test(other, data(), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # there is no source to validate on
 def test_runs_that_cannot_work_are_refused_before_training():
     with pytest.raises(ConfigurationError, match="MMD needs a target domain"):
         trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(targets=[]))

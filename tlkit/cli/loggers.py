@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -22,7 +22,6 @@ __all__ = ["LoggerKind", "make_loggers"]
 
 LoggerKind = Literal["none", "wandb", "tensorboard", "mlflow"]
 
-KINDS = ("none", "wandb", "tensorboard", "mlflow")
 LONGEST_WANDB_TAG = 64  # characters; W&B refuses the whole run for a longer one
 
 
@@ -68,7 +67,7 @@ def make_loggers(
     if kind == "mlflow":
         _require("mlflow", kind)
         return [metrics, _mlflow(run, recipe, {"losses": ",".join(losses), "transfer": transfer})]
-    raise ConfigurationError(unknown("logger", kind, KINDS))
+    raise ConfigurationError(unknown("logger", kind, get_args(LoggerKind)))
 
 
 def _require(package: str, extra: str) -> None:

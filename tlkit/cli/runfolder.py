@@ -17,7 +17,7 @@ from tlkit.errors import ConfigurationError
 
 __all__ = ["create_run", "environment", "write_aside", "write_config", "write_summary"]
 
-PACKAGES = ("tlkit", "torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
 
 
 def create_run(root: str | Path, recipe: str, seed: int, run_id: str | None = None) -> Path:
@@ -144,7 +144,7 @@ def _versions() -> dict[str, str]:
     from tlkit import __version__
 
     versions = {"tlkit": __version__}
-    for package in PACKAGES[1:]:
+    for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
