@@ -132,7 +132,7 @@ def with_loop(backbone: nn.Module, num_features: int, data: Noise, steps: int) -
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
-    "ResNet-18, 3x64x64": (lambda: TimmBackbone("resnet18"), (3, 64, 64), 1.0),
+    "ResNet-18, 3x64x64": (lambda: TimmBackbone("resnet18"), (3, 64, 64), 0.3),
     "CNN1d, 9x128": (lambda: CNN1d(in_channels=9), (9, 128), 2.0),
     "MLP, 16": (TinyMLP, (16,), 5.0),
 }

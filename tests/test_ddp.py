@@ -22,7 +22,7 @@ GLOBAL_BATCH, STEPS = 24, 8
 LOSSES = {
     "mmd": lambda: MMD(weight=2.0),
     "coral": lambda: CORAL(weight=Linear(0, 5)),
-    "dann": lambda: DANN(),
+    "dann": lambda: DANN(weight=Linear(0, 2)),  # at weight 0 its parameters must not count as unused
 }
 
 
@@ -37,10 +37,12 @@ class Watch(L.Callback):
         self.target.append(batch.target.index.tolist())
 
 
-def train(world, loss):
+def train(world, loss, batch_norm=False):
     """Return weights after some steps of plain SGD (the sum of the gradients), test metrics, and the target rows."""
     L.seed_everything(7)
-    model = TransferModule(MLP().double(), Classification(), [LOSSES[loss]()], optimizer=lambda p: SGD(p, lr=0.05))
+    model = TransferModule(
+        MLP(batch_norm).double(), Classification(), [LOSSES[loss]()], optimizer=lambda p: SGD(p, lr=0.05)
+    )
     data = ShiftedBlobs(["still"], ["moved"], batch_size=GLOBAL_BATCH // world, dtype=torch.float64)
     watch = Watch()
     trainer = L.Trainer(
@@ -64,7 +66,7 @@ def train(world, loss):
 
 
 def train_all(world):
-    return {loss: train(world, loss) for loss in LOSSES}
+    return {loss: train(world, loss) for loss in LOSSES} | {"batch_norm": train(world, "coral", batch_norm=True)}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,14 @@ def test_two_ranks_equal_one(one, two, loss):
         assert worst < 1e-12, f"rank {rank}: weights differ by {worst}"
         # An odd number of test rows: a row counted twice to fill the last step would move the accuracy.
         assert other_metrics == pytest.approx(metrics, abs=1e-7)
+
+
+def test_ranks_test_with_the_same_running_statistics(two):
+    """In training each rank normalises its own rows; what is tested and saved must not depend on the rank."""
+    (weights, metrics, _), (other_weights, other_metrics, _) = (ranks["batch_norm"] for ranks in two)
+    assert any(name.endswith("running_mean") for name in weights)
+    assert all((weights[name] == other_weights[name]).all() for name in weights)
+    assert metrics == other_metrics
 
 
 def test_the_short_domain_is_reshuffled_on_every_pass_and_shared_out(one, two):

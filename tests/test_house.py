@@ -101,6 +101,18 @@ def test_the_module_names_no_loss_task_or_backbone():
         assert not used & public
 
 
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_every_log_call_at_a_batch_says_the_batch_size(file):
+    """On a batch of two domains Lightning would guess it."""
+    hooks = [node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef)]
+    for hook in (node for node in hooks if not node.name.endswith("_epoch_end")):
+        for call in (node for node in ast.walk(hook) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("log", "log_dict"):
+                of = ast.unparse(call.func.value)
+                where = f"{name_of(file)}:{call.lineno}"
+                assert of not in ("self", "pl_module") or "batch_size" in {k.arg for k in call.keywords}, where
+
+
 def public_definitions():
     """Yield (file, node) of every public class and function: what a file's own __all__ lists and the file defines."""
     for file in FILES:

@@ -62,6 +62,34 @@ def test_total_is_task_plus_weighted_losses():
     )
 
 
+def test_the_gradient_of_a_loss_reaches_the_backbone_with_its_weight():
+    """Others shipped an MMD under torch.no_grad(): its value was logged, and nothing adapted."""
+    for loss in (MMD(weight=3.0), CORAL(weight=3.0)):
+        torch.manual_seed(0)
+        spy = Spy(weight=0.0)
+        model = TransferModule(MLP(), Classification(), [loss, spy], optimizer=lambda p: SGD(p, lr=0.0))
+        trainer(max_steps=2).fit(model, data())
+        got = [parameter.grad.clone() for parameter in model.network.backbone.parameters()]
+        source, target = model.network.encode(spy.seen[-1][1])
+        total = model.network.task.loss(source.outputs, source.y) + 3 * loss(source, target)
+        expected = torch.autograd.grad(total, list(model.network.backbone.parameters()), retain_graph=True)
+        torch.testing.assert_close(got, list(expected))
+        alone = torch.autograd.grad(loss(source, target), next(model.network.backbone.parameters()))
+        assert alone[0].norm() > 1e-4
+
+
+def test_a_compiled_backbone_keeps_the_names_of_its_weights(tmp_path):
+    model = TransferModule(MLP(), Classification(), [MMD()])
+    names = list(model.state_dict())
+    model.network.backbone.compile(backend="eager")
+    run = trainer(max_steps=2)
+    run.fit(model, data())
+    assert [name for name in model.state_dict() if name in names] == names
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    plain = TransferModule(MLP(), Classification(), [MMD()])
+    trainer().test(plain, data(), ckpt_path=tmp_path / "run.ckpt", weights_only=True, verbose=False)
+
+
 def test_target_labels_are_absent_from_every_training_step():
     spy = Spy()
     trainer(max_epochs=2, max_steps=-1).fit(TransferModule(MLP(), Classification(), [spy]), data())
@@ -123,6 +151,14 @@ def test_losses_run_in_float32_outside_autocast():
     for _, _, source, target, autocast in spy.seen:
         assert source.features.dtype == source.outputs.dtype == target.features.dtype == torch.float32
         assert not autocast
+    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_losses_stay_finite_under_autocast_on_a_gpu(precision):
+    run = trainer(accelerator="gpu", devices=1, precision=precision)
+    run.fit(TransferModule(MLP(), Classification(), [MMD(), CORAL(), DANN()]), data())
     assert all(torch.isfinite(value) for value in run.callback_metrics.values())
 
 
@@ -223,3 +259,71 @@ def test_gradients_accumulate_and_clip():
     run = trainer(accumulate_grad_batches=2, gradient_clip_val=0.1, max_steps=3)
     run.fit(TransferModule(MLP(), Classification(), [DANN(), MMD()]), data())
     assert run.global_step == 3
+
+
+@pytest.mark.parametrize("place", ["on_train_batch_end", "on_train_epoch_end"])
+def test_a_run_counted_in_epochs_resumes_with_the_next_batch(tmp_path, place):
+    """With a schedule of the learning rate, and from the end of an epoch, Lightning loses the loader's state."""
+
+    class Save(L.Callback):
+        """Keep the batches, and a checkpoint of the end of the first epoch."""
+
+        def __init__(self):
+            self.batches = []
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            self.batches.append(batch.source.index.tolist())
+
+    def save(self, trainer, module, *args):
+        if trainer.global_step == 7:
+            trainer.save_checkpoint(tmp_path / "seven.ckpt")
+
+    setattr(Save, place, save)
+
+    def fit(ckpt_path=None):
+        L.seed_everything(0)
+        save = Save()
+        run = trainer(max_epochs=2, max_steps=-1, limit_val_batches=0, callbacks=[save])
+        model = TransferModule(MLP(), Classification(), [MMD()], lr_schedule=Linear(1, 0))
+        run.fit(model, data(), ckpt_path=ckpt_path, weights_only=True)
+        return save.batches, model.state_dict()
+
+    batches, whole = fit()
+    rest, resumed = fit(tmp_path / "seven.ckpt")
+    assert len(batches) == 14
+    assert rest == batches[7:]
+    assert all(torch.equal(whole[name], value) for name, value in resumed.items())
+
+
+def test_head_and_example_are_made_where_data_and_backbone_are():
+    """Lightning builds under the accelerator as the default device; here "meta" is the device that nothing is on."""
+
+    class Elsewhere(TransferModule):
+        def configure_model(self):
+            with torch.device("meta"):
+                super().configure_model()
+
+    model = Elsewhere(MLP(), Classification(), [MMD(), DANN()])
+    trainer(max_steps=1).fit(model, data())
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_logging_can_be_off():
+    run = trainer(log_every_n_steps=0)
+    run.fit(TransferModule(MLP(), Classification(), [MMD()]), data())
+    assert run.global_step == 6
+
+
+def test_what_training_needs_is_asked_for_at_every_fit_and_only_there():
+    model = TransferModule(MLP(), Classification(), [MMD()])
+    trainer().test(model, data(targets=[], also_test=["moved"]), verbose=False)
+    trainer().fit(model, data())
+    with pytest.raises(ConfigurationError, match="MMD needs a target domain"):
+        trainer().fit(model, data(targets=[]))
+
+
+@pytest.mark.parametrize(("losses", "roles"), [([], {}), ([DANN()], {"targets": []})])
+def test_domain_specific_layers_of_a_target_that_is_not_trained_on_are_refused(losses, roles):
+    model = TransferModule(MLP(batch_norm=True), Classification(), losses, batch_norm="domain_specific")
+    with pytest.raises(ConfigurationError, match="domain_specific trains the target's own layers"):
+        trainer().fit(model, data(**roles))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -66,6 +67,15 @@ def test_the_wheel_holds_the_package_and_the_recipes_and_nothing_else(built):
     assert f"{info}licenses/LICENSE" in names
 
 
+def test_the_recipes_in_the_wheel_are_found(built, tmp_path):
+    zipfile.ZipFile(built[1]).extractall(tmp_path)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from tlkit.cli.main import main; main(['recipes', 'mmd'])"
+    listed = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert "digits/mnist_to_optdigits_mmd" in listed.stdout
+
+
 def test_the_wheel_declares_the_command_and_the_version(built):
     archive = zipfile.ZipFile(built[1])
     info = f"tlkit-{tlkit.__version__}.dist-info"
@@ -113,6 +123,14 @@ def test_the_dev_extra_asks_for_every_other_extra():
     extras = set(PROJECT["optional-dependencies"]) - {"dev"}
     requirements = map(Requirement, PROJECT["optional-dependencies"]["dev"])
     assert next(r for r in requirements if r.name == "tlkit").extras == extras
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_torch_and_torchvision_are_a_pair_of_one_release(lock):
+    """A torchvision of another build fails at import, and timm imports it."""
+    locked = read_lock(lock)
+    assert (str(locked["torch"][0]), str(locked["torchvision"][0])) == ("2.15.0", "0.29.2")
+    assert not {"deepspeed", "aeon"} & set(locked)  # they do not install beside the rest
 
 
 @pytest.mark.parametrize("name", ["2.6.2", "2.6.3"])

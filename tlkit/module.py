@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tlkit.distributed import gather, same_initial_weights
 from tlkit.errors import CheckpointError, ConfigurationError
-from tlkit.losses import AdaptationLoss
+from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
 from tlkit.network import BatchNormMode, Network
 from tlkit.schedules import Schedule
@@ -64,7 +64,7 @@ class TransferModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = Network(backbone, task, batch_norm)
-        self.adaptation = nn.ModuleDict(_named(adaptation or []))
+        self.adaptation = nn.ModuleDict(by_name(adaptation or []))
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.backbone_lr_scale = backbone_lr_scale
@@ -88,13 +88,12 @@ class TransferModule(L.LightningModule):
             example: Inputs of a few rows to check the backbone with.
 
         Raises:
-            TlkitError: If the backbone, the task or a loss cannot work with this data.
+            TlkitError: If the backbone or the task cannot work with this data.
         """
         if self.data_spec is None:
             with same_initial_weights():
                 self.network.build(data, example)
                 for _, loss in self.losses():
-                    loss.check(self.network.task, data)
                     loss.build(self.network)
         elif self.data_spec.classes != data.classes:
             raise ConfigurationError(
@@ -113,9 +112,14 @@ class TransferModule(L.LightningModule):
                 "TransferModule learns classes and domains from a DomainDataModule: call trainer.fit(model, datamodule)"
             )
         spec = data.spec()
-        if self.trainer.training and not spec.sources and not self.uses_target:
-            raise ConfigurationError("sources is empty and adaptation is empty: there is nothing to train on")
-        self.build(spec, data.example().x if self.data_spec is None else None)
+        if self.trainer.training:
+            if not spec.sources and not self.uses_target:
+                raise ConfigurationError("sources is empty and adaptation is empty: there is nothing to train on")
+            self.network.check_training(bool(spec.targets) and self.uses_target)
+            for _, loss in self.losses():
+                loss.check(self.network.task, spec)
+        with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
+            self.build(spec, data.example().x if self.data_spec is None else None)
 
     def forward(self, x: Any) -> Tensor:
         """Return the task's outputs, ``(B, num_outputs)``, for inputs of the target domain."""
@@ -137,7 +141,8 @@ class TransferModule(L.LightningModule):
             terms += self._adapt(batch, source, target, values)
         total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
         # Values are only read at logging steps, so that is when they are worked out: self.log is most of a small step.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
             values["train/loss"] = total.detach()
             if labelled:
                 metrics = self._batch_metrics(outputs.detach(), y)
@@ -150,7 +155,7 @@ class TransferModule(L.LightningModule):
         self, batch: DomainBatch, source: Encoded | None, target: Encoded | None, values: dict[str, Tensor | float]
     ) -> Iterator[Tensor]:
         source, target = gather(source, target)
-        progress = min(self.global_step / self._total_steps(), 1.0)
+        progress = self._progress(self.global_step)
         with torch.autocast(self.device.type, enabled=False):
             source, target = source and source.raised(), target and target.raised()
             for name, loss in self.losses():
@@ -164,11 +169,12 @@ class TransferModule(L.LightningModule):
                 values |= {f"train/{name}/{key}": value for key, value in result.items() if key != "loss"}
                 yield weight * result["loss"]
 
-    def _total_steps(self) -> float:
-        total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):
+    def _progress(self, step: int) -> float:
+        if step == 0:  # the scheduler asks before a resumed run may make its loader, which the total is counted on
+            return 0.0
+        if math.isinf(total := self.trainer.estimated_stepping_batches):
             raise ConfigurationError("schedules need to know where training ends: set trainer.max_steps or max_epochs")
-        return max(total, 1)
+        return min(step / max(total, 1), 1.0)
 
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain."""
@@ -216,8 +222,7 @@ class TransferModule(L.LightningModule):
                 group["lr"] *= self.backbone_lr_scale
         if (schedule := self.lr_schedule) is None:
             return optimizer
-        total = self._total_steps()
-        scheduler = LambdaLR(optimizer, lambda step: schedule(min(step / total, 1.0)))
+        scheduler = LambdaLR(optimizer, lambda step: schedule(self._progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -229,21 +234,12 @@ class TransferModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, in words."""
-        theirs, ours = checkpoint["state_dict"], self.state_dict()
-        differ = sorted(theirs.keys() ^ ours.keys())
-        differ += [key for key in theirs.keys() & ours.keys() if theirs[key].shape != ours[key].shape]
+        old, new = checkpoint["state_dict"], self.state_dict()
+        differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
+        differ += [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
         if differ:
             raise CheckpointError(
-                f"the checkpoint is of another model: {len(differ)} of {len(theirs.keys() | ours.keys())} parameters "
+                f"the checkpoint is of another model: {len(differ)} of {len(old.keys() | new.keys())} parameters "
                 f"and buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
                 "use the config.yaml of the run that wrote it"
             )
-
-
-def _named(losses: Iterable[AdaptationLoss]) -> dict[str, AdaptationLoss]:
-    """Give each loss its name in logs; a second one of a class is numbered."""
-    named: dict[str, AdaptationLoss] = {}
-    for loss in losses:
-        same = sum(other.name == loss.name for other in named.values())
-        named[f"{loss.name}_{same + 1}" if same else loss.name] = loss
-    return named

@@ -73,6 +73,21 @@ class Network(nn.Module):
             )
         self._built = True
 
+    def check_training(self, with_target: bool) -> None:
+        """Refuse a run that would leave layers untrained which the target is evaluated with.
+
+        Args:
+            with_target: Whether training sees target batches.
+
+        Raises:
+            ConfigurationError: If ``batch_norm="domain_specific"`` and it does not.
+        """
+        if self.batch_norm == "domain_specific" and not with_target:
+            raise ConfigurationError(
+                "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
+                "name data.targets and a loss in adaptation, or set batch_norm: joint"
+            )
+
     def forward(self, x: Any, role: Role = "target") -> tuple[Tensor, Tensor]:
         """Return ``(features, outputs)`` of ``x``; ``role`` picks the layers of domain-specific normalisation."""
         with self._as(role):

@@ -51,7 +51,8 @@ class Samples:
         return len(self.domain)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Samples:
-        """Return the samples on ``device``."""
+        """Return the samples on ``device``; a copy to the CPU waits for its values, which nothing else would."""
+        non_blocking = non_blocking and torch.device(device).type not in ("cpu", "mps")
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Samples:

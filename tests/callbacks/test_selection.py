@@ -12,7 +12,7 @@ from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import ModelSelection
 from tlkit.errors import ConfigurationError
-from tlkit.losses import MMD
+from tlkit.losses import MMD, AdaptationLoss
 from tlkit.tasks import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning 2.6 on torch 2.15
@@ -230,3 +230,53 @@ def test_a_real_run_selects_without_target_labels(tmp_path):
     assert selection.selection["monitor"] == "selection/mutual_information"
     assert selection.selection["step"] in (4, 8, 12)
     trainer.test(model, datamodule=trainer.datamodule, ckpt_path="best", weights_only=True, verbose=False)
+
+
+class OnTheSource(AdaptationLoss):
+    """A loss that asks for no target."""
+
+    needs_target = False
+
+    def forward(self, source, target):
+        return source.features.pow(2).mean()
+
+
+def fit_blobs(folder, adaptation, selection, callbacks=(), targets=(), **options):
+    L.seed_everything(0)
+    trainer = L.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[selection, *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{key: value for key, value in options.items() if key != "ckpt_path"},
+    )
+    data = ShiftedBlobs(["still"], list(targets))
+    module = TransferModule(MLP(), Classification(), adaptation)
+    trainer.fit(module, data, ckpt_path=options.get("ckpt_path"), weights_only=True)
+    return trainer
+
+
+def test_auto_watches_the_source_when_a_loss_is_there_but_no_target(tmp_path):
+    selection = ModelSelection()
+    fit_blobs(tmp_path, [OnTheSource()], selection, max_epochs=1)
+    assert selection.selection["monitor"] == "selection/source_accuracy"
+
+
+def test_gradients_that_wait_for_a_step_are_never_saved_around(tmp_path):
+    def watched():
+        selection, batches = ModelSelection(every_n_steps=1), []
+        save = selection._save
+        selection._save = lambda trainer, best: (
+            batches.append(trainer.fit_loop.total_batch_idx + 1),
+            save(trainer, best),
+        )
+        return selection, batches
+
+    options = {"limit_val_batches": 0, "accumulate_grad_batches": 3, "targets": ["moved"]}
+    selection, _ = watched()
+    fit_blobs(tmp_path, [MMD()], selection, max_steps=1, **options)
+    selection, batches = watched()
+    fit_blobs(tmp_path, [MMD()], selection, max_steps=2, **options, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert set(batches) == {6}  # not after batches 4 and 5, where one step had been made as in the checkpoint

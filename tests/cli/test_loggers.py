@@ -7,11 +7,13 @@ import struct
 
 import lightning as L
 import pytest
+import yaml
 
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import ModelSelection
 from tlkit.cli.loggers import make_loggers
+from tlkit.cli.main import main
 from tlkit.errors import ConfigurationError
 from tlkit.losses import MMD
 from tlkit.tasks import Classification
@@ -187,6 +189,32 @@ def test_a_resumed_run_continues_the_same_wandb_run(run, wandb_offline, monkeypa
     assert max(step for step, _ in both) == 11
 
 
+def test_the_command_hands_its_recipe_to_wandb_and_goes_on_in_the_same_run(recipe_file, wandb_offline):
+    assert main(["fit", "--config", str(recipe_file), "--logger=wandb", "--run_id=r"]) == 0
+    end(wandb_offline)
+    made = recipe_file.parent / "runs" / "tiny" / "r"
+    assert main(["fit", "--resume", str(made), "--trainer.max_steps=9"]) == 0
+    end(wandb_offline)
+    first, second = (wandb_run(folder) for folder in wandb_folders(made))
+    assert first["id"] == second["id"] == json.loads((made / "logger.json").read_text())["wandb"]
+    assert (first["project"], first["group"], first["name"]) == ("tlkit", "tiny", "r")
+    assert first["tags"] == second["tags"] == {"coral", "mnist->optdigits"}
+    assert first["config"]["seed_everything"] == 3
+    assert first["config"]["model"]["optimizer"]["init_args"]["lr"] == 0.002
+    keys = {key for row in first["history"] for key in row}
+    assert {"train/task", "train/coral", "train/coral/weight", "lr/head", "lr/backbone"} <= keys
+    assert {"train/samples_per_second", "val/optdigits/mutual_information", "test/optdigits/accuracy"} <= keys
+    assert max(row["trainer/global_step"] for row in second["history"]) >= 8
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_a_refused_run_leaves_no_trace_in_a_logger(kind, recipe_file, wandb_offline, capsys):
+    assert main(["fit", "--config", str(recipe_file), f"--logger={kind}", "--data.batch_size=100000"]) == 2
+    assert "is larger than the training split" in capsys.readouterr().err
+    assert wandb_offline.run is None
+    assert [path.name for path in recipe_file.parent.rglob("*")] == ["tiny.yaml"]
+
+
 def test_other_runs_get_other_ids_and_long_tags_are_cut(tmp_path, wandb_offline):
     ids = set()
     for name in ("a", "b"):
@@ -209,6 +237,32 @@ def test_tensorboard_holds_what_metrics_csv_holds(run):
     assert sorted((step, key) for step, key, _ in found) == sorted((step, key) for step, key, _ in expected)
     for ours, theirs in zip(sorted(found), sorted(expected), strict=True):
         assert ours[2] == pytest.approx(theirs[2], rel=1e-6)
+
+
+def test_the_command_hands_its_recipe_to_tensorboard(recipe_file):
+    pytest.importorskip("tensorboard")
+    assert main(["fit", "--config", str(recipe_file), "--logger=tensorboard", "--run_id=r"]) == 0
+    made = recipe_file.parent / "runs" / "tiny" / "r"
+    written = yaml.safe_load((made / "tensorboard" / "hparams.yaml").read_text())
+    assert written == yaml.safe_load((made / "config.yaml").read_text())
+    assert list((made / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # as below
+def test_the_command_hands_its_recipe_to_mlflow_once(recipe_file, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    for package in ("sqlalchemy", "alembic"):
+        pytest.importorskip(package)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["fit", "--config", str(recipe_file), "--logger=mlflow", "--run_id=r"]) == 0
+    made = recipe_file.parent / "runs" / "tiny" / "r"
+    assert main(["fit", "--resume", str(made), "--trainer.max_steps=9"]) == 0  # max_steps is a parameter that differs
+    client = mlflow.MlflowClient(f"sqlite:///{made / 'mlflow.db'}")
+    recorded = client.get_run(json.loads((made / "logger.json").read_text())["mlflow"])
+    assert recorded.data.params["model/optimizer/init_args/lr"] == "0.002"
+    assert recorded.data.params["trainer/max_steps"] == "6"
+    assert max(point.step for point in client.get_metric_history(recorded.info.run_id, "lr/head")) > 6
 
 
 @pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # MLflow 3.17 on SQLAlchemy 2.1

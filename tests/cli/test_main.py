@@ -85,3 +85,26 @@ def test_interrupt_outside_training(monkeypatch, capsys):
     monkeypatch.setitem(command._COMMANDS, "list", interrupted)
     assert command.main(["list"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_interrupt_that_lightning_made_an_exit_of(monkeypatch, capsys):
+    def interrupted(rest):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    monkeypatch.setitem(command._COMMANDS, "list", interrupted)
+    assert command.main(["list"]) == 130
+    assert capsys.readouterr().err == "tlkit: stopped\n"
+
+
+def test_interrupt_of_an_import_ends_the_process():
+    code = (
+        "import os, signal; from tlkit.cli.main import _imports\n"
+        "with _imports():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: print('lost')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tlkit: stopped\n")

@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -98,12 +99,21 @@ def test_list(kind, capsys):
     assert ":func:" not in out
 
 
+@pytest.mark.parametrize("kind", ["backbones", "losses", "tasks", "data"])
+def test_everything_is_listed_with_its_paper_or_source(kind):
+    """Each entry is one line, or two with the source behind an indent; authors and year are in one of them."""
+    entries = re.split(r"\n(?! )", listing(kind))
+    without = [entry for entry in entries if not re.search(r"[A-Z]\w+.*\b(19|20)\d\d\b", entry)]
+    assert not without
+
+
 def test_losses_are_listed_with_their_papers():
     text = listing("losses")
     for name in tlkit.losses.__all__:
         found = [line for line in text.splitlines() if line.startswith(f"{name} ")]
         assert len(found) == (name != "AdaptationLoss")
     assert "Long et al." in text
+    assert 'Sun and Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", ECCV 2016.' in text
 
 
 def test_misspelt_list():

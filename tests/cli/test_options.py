@@ -15,6 +15,11 @@ def test_both_spellings_and_yaml_values():
     }
 
 
+def test_names_are_words_whatever_they_look_like():
+    options = parse_options("fit", ["--run_id=007", "--recipe", "1e3", "--seed_everything=7"], own=[])
+    assert options.overrides == {"run_id": "007", "recipe": "1e3", "seed_everything": 7}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import tlkit
+from tlkit.cli.main import main
 from tlkit.cli.rebuild import load
 from tlkit.errors import CheckpointError
 
@@ -34,6 +35,31 @@ def test_the_recipe_travels_on(trained, checkpoint):
     model = load(trained.folder)
     assert model.recipe == checkpoint["tlkit"]["recipe"]
     assert model.recipe["model"]["optimizer"]["init_args"]["lr"] == 0.001  # the override, not the file's value
+
+
+LAZY = """\
+from torch import nn
+
+
+class Lazy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_features = 6
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(6), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+def test_a_lazy_layer_gets_its_shape_from_the_checkpoint(recipe_file, monkeypatch):
+    (recipe_file.parent / "lazy_parts.py").write_text(LAZY)
+    monkeypatch.chdir(recipe_file.parent)
+    monkeypatch.syspath_prepend(recipe_file.parent)
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r", "--model.backbone=lazy_parts.Lazy"]) == 0
+    model = load(recipe_file.parent / "runs" / "tiny" / "r")
+    assert model.network.backbone.layers[1].weight.shape == (6, 16 * 16)
+    assert model(torch.rand(3, 1, 16, 16)).shape == (3, 10)
 
 
 def test_no_checkpoint(tmp_path):

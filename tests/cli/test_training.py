@@ -16,6 +16,7 @@ from tlkit.cli.main import main
 from tlkit.cli.shell import _launched
 
 ROOT = Path(__file__).resolve().parents[2]
+SIDES = ("source", "target")
 
 
 def start(words, folder):
@@ -94,6 +95,27 @@ def test_config_runs_again_to_the_same_numbers(trained, tmp_path):
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
 
 
+def test_the_summary_is_of_the_whole_training_not_of_the_chosen_checkpoint(recipe_file, capsys):
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r", "--trainer.max_steps=5"]) == 0
+    summary = json.loads((recipe_file.parent / "runs" / "tiny" / "r" / "summary.json").read_text())
+    assert summary["selection"]["step"] == 3  # the only validation
+    assert summary["train"]["steps"] == 5
+    assert "checkpoint of step 3" in capsys.readouterr().out
+
+
+def test_domain_specific_batch_norm_is_an_option_and_is_loaded_again(recipe_file, capsys):
+    words = ["--model.batch_norm=domain_specific", "--model.backbone.batch_norm=true", "--run_id=r"]
+    assert main(["fit", "--config", str(recipe_file), *words]) == 0
+    run = recipe_file.parent / "runs" / "tiny" / "r"
+    stored = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    source, target = (next(v for k, v in stored.items() if k.endswith(f"{side}.running_mean")) for side in SIDES)
+    assert not torch.equal(source, target)
+    capsys.readouterr()
+    assert main(["test", "--config", str(run / "config.yaml")]) == 0
+    accuracy = json.loads((run / "summary.json").read_text())["metrics"]["test/optdigits/accuracy"]
+    assert f"{accuracy:.3f}" in next(line for line in capsys.readouterr().out.splitlines() if "optdigits" in line)
+
+
 def test_print_config_trains_nothing(recipe_file, capsys):
     assert main(["fit", "--config", str(recipe_file), "--print_config", "--trainer.max_steps=9"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_steps"] == 9
@@ -109,6 +131,7 @@ def test_print_config_trains_nothing(recipe_file, capsys):
         (["--data.batch_size=100000"], "batch_size 100000 is larger than the training split"),
         (["--data.targets=[]"], "needs a target"),
         (["--model.task.label_smoothing=2"], "label_smoothing must be in [0, 1), got 2"),
+        (["--model.optimizer.lr=-1"], "model.optimizer: Invalid learning rate: -1"),
         (["--model.adaptation.0.weight.gamma=-1"], "DannRamp(gamma=...) must be positive, got -1"),
         (["--trainer.devices=none"], "trainer: "),
         (["--trainer.strategy=dpp"], "trainer: "),
@@ -158,6 +181,7 @@ def test_resuming_trains_on_in_the_same_folder(recipe_file, capsys):
         (["--data.batch_size=8"], "--data.batch_size cannot change when a run goes on"),
         (["--config=x"], "leave --config out"),
         (["--trainer.max_step=8"], "cannot change"),
+        (["--trainer.max_steps=5"], "last.ckpt is at step 6 already"),
     ],
 )
 def test_what_cannot_change_at_resume(trained, words, message, capsys):
@@ -189,8 +213,29 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe_file):
     assert err.splitlines()[-1] == f"stopped; go on with: tlkit fit --resume {run}"
     assert "Traceback" not in err
     assert out == ""
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step > 0
     assert not (run / "summary.json").exists()
+    assert main(["fit", "--resume", str(run), f"--trainer.max_steps={step + 2}"]) == 0
+    assert json.loads((run / "summary.json").read_text())["train"]["steps"] == step + 2
+
+
+def test_a_longer_training_stopped_while_it_is_tested_is_unfinished(recipe_file, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r"]) == 0
+    run = recipe_file.parent / "runs" / "tiny" / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning.pytorch.Trainer.test", interrupted)
+        assert main(["fit", "--resume", str(run), "--trainer.max_steps=9"]) == 130
+    assert f"go on with: tlkit fit --resume {run}" in capsys.readouterr().err
+    assert not (run / "summary.json").exists()  # it was of 6 steps
+    assert main(["fit", "--resume", str(run)]) == 0
+    assert json.loads((run / "summary.json").read_text())["train"]["steps"] == 9
 
 
 @pytest.mark.ddp

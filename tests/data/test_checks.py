@@ -45,6 +45,13 @@ def test_classes():
         check_classes({"a": [str(i) for i in range(20)], "b": ["0"]})
 
 
+def test_inputs_that_are_no_tensors():
+    with refuses("domain 'a', train split: x must be a tensor, got a list of str for a batch"):
+        check_values("a", "train", ["a good book", "a bad one"], None, 0)
+    with refuses("train split: text must be a tensor, got a tuple of str"):
+        check_values("a", "train", {"text": ("a good book",)}, None, 0)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_values_that_are_not_finite(bad, dtype):

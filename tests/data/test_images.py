@@ -98,18 +98,41 @@ def test_an_empty_image_is_found_at_setup(root):
     open_folder(root, ["photo"])
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("content", ["text", "half"])
-def test_a_corrupt_image_is_named_also_from_a_worker(root, num_workers, content):
-    path = root / "photo" / "cat" / "03.jpeg"
+def save_noise(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
-    path.write_bytes(b"no image" if content == "text" else path.read_bytes()[:900])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["03.jpeg", "02.png", "40.bmp"])
+@pytest.mark.parametrize("content", ["text", "half"])
+def test_a_file_that_is_no_whole_image_is_found_at_setup(root, name, content):
+    path = root / "photo" / "cat" / name
+    whole = save_noise(path)
+    open_folder(root, ["photo"])
+    path.write_bytes(b"no image" if content == "text" else whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"cannot read the image {path}: .*; replace or delete the file"):
+        open_folder(root, ["photo"])
+
+
+def test_a_whole_image_with_something_behind_it_is_read(root):
+    for name, behind in (("03.jpeg", b"\0" * 40), ("07.jpeg", b"a note of the camera"), ("02.png", b"\n")):
+        with (root / "photo" / "cat" / name).open("ab") as file:
+            file.write(behind)
+    open_folder(root, ["photo"])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damage_inside_an_image_is_named_also_from_a_worker(root, num_workers):
+    path = root / "photo" / "cat" / "02.png"
+    whole = save_noise(path)
+    path.write_bytes(whole[:60] + bytes(len(whole) - 120) + whole[-60:])
     data = open_folder(root, ["photo"], num_workers=num_workers)
-    (split,) = (split for split, rows in data.splits["photo"].items() if 3 in rows)
+    (split,) = (split for split, rows in data.splits["photo"].items() if 2 in rows)
     loaders = {"train": [data.train_dataloader()] * 2, "val": data.val_dataloader(), "test": data.test_dataloader()}
     with pytest.raises(DataError) as caught:  # an epoch may drop the row, two do not
         list(itertools.chain(*loaders[split]))
     assert str(caught.value).startswith(f"cannot read the image {path}: ")
+    data.teardown("fit")
 
 
 def test_what_is_refused(root):

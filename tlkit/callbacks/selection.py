@@ -108,7 +108,8 @@ class ModelSelection(ModelCheckpoint):
         default = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
         self.dirpath = trainer.strategy.broadcast(os.path.abspath(self.dirpath or default))
         if stage == "fit" and self._monitors_automatically:
-            adapts = bool(getattr(pl_module, "uses_target", False))
+            targets = getattr(getattr(trainer, "datamodule", None), "targets", True)
+            adapts = bool(targets and getattr(pl_module, "uses_target", False))
             self._watch(AUTO_MONITOR["adapts" if adapts else "source only"])
 
     def _watch(self, monitor: str | None) -> None:
@@ -133,6 +134,7 @@ class ModelSelection(ModelCheckpoint):
         """Replace ``last.ckpt`` when it is due, and after the last step of the run."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        due = due and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
         if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
             self.replace_last(trainer)
 

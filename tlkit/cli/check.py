@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlkit.cli.names import resolve_class, slot_of
-from tlkit.cli.options import KEYS
+from tlkit.cli.options import KEYS, NAMES
 from tlkit.errors import ConfigurationError, unknown
 
 __all__ = ["LOGGERS", "check_keys", "check_model", "check_recipe"]
@@ -24,6 +24,9 @@ LOGGERS = ("none", "wandb", "tensorboard", "mlflow")
 
 # What tlkit decides itself in a run, and how the user asks for it instead.
 _TAKEN = {"logger": "--logger=wandb|tensorboard|mlflow", "default_root_dir": "--runs=DIR"}
+
+
+_LISTS = (list, collections.abc.Sequence, collections.abc.Iterable)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,11 @@ def check_keys(recipe: dict[str, Any]) -> None:
     seed = recipe.get("seed_everything", 0)
     if not isinstance(seed, int) or seed < 0:
         raise ConfigurationError(f"seed_everything must be a whole number from 0 up, got {seed!r}")
-    for key in ("run_id", "recipe", "runs"):
+    for key in NAMES:
         value = recipe.get(key)
-        if value is not None and (not isinstance(value, str | int) or not str(value).strip()):
-            raise ConfigurationError(f"{key} must be a name, got {value!r}")
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            hint = f'; in YAML write {key}: "{value}"' if isinstance(value, int) else ""
+            raise ConfigurationError(f"{key} must be a name, got {value!r}{hint}")
 
 
 def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +108,10 @@ def _resolve(value: Any, annotation: Any, where: str) -> Any:
     """Resolve the classes in a value by what its parameter is annotated with."""
     bases = _bases(annotation)
     if isinstance(value, list) and bases:
-        return [_resolve(entry, annotation, f"{where}.{n}") for n, entry in enumerate(value)]
+        return [_resolve(entry, _of_entries(annotation), f"{where}.{n}") for n, entry in enumerate(value)]
+    if bases and isinstance(value, str | dict) and _takes_only_lists(annotation):
+        given = value if isinstance(value, str) else value.get("class_path", "...")
+        raise ConfigurationError(f"{where} takes a list, got one entry; write [{given}]")
     if isinstance(value, str) and bases and not _takes_text(annotation):
         return _class({"class_path": value}, bases, where)
     if isinstance(value, dict) and "class_path" in value and bases:
@@ -215,7 +222,7 @@ def _bases(annotation: Any) -> list[tuple[type, int]]:
     if origin is collections.abc.Callable and len(arguments) == 2:
         given = len(arguments[0]) if isinstance(arguments[0], list) else 0
         return [(base, given) for base, _ in _bases(arguments[1])]
-    if origin in (typing.Union, types.UnionType, list, collections.abc.Sequence, collections.abc.Iterable):
+    if origin in (typing.Union, types.UnionType, *_LISTS):
         return [base for argument in arguments for base in _bases(argument)]
     if isinstance(annotation, type) and annotation not in (object, type(None)) and slot_of(annotation):
         return [(annotation, 0)]
@@ -224,6 +231,22 @@ def _bases(annotation: Any) -> list[tuple[type, int]]:
 
 def _takes_text(annotation: Any) -> bool:
     return annotation is str or any(_takes_text(argument) for argument in typing.get_args(annotation))
+
+
+def _takes_only_lists(annotation: Any) -> bool:
+    kinds = [each for each in _alternatives(annotation) if each is not type(None)]
+    return all(typing.get_origin(each) in _LISTS for each in kinds)
+
+
+def _of_entries(annotation: Any) -> Any:
+    """Return what the entries of a list are annotated with."""
+    lists = (each for each in _alternatives(annotation) if typing.get_origin(each) in _LISTS)
+    return next((typing.get_args(each)[0] for each in lists), annotation)
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def _takes_mapping(annotation: Any) -> bool:

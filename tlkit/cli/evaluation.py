@@ -37,6 +37,8 @@ def evaluate(request: Request) -> int:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         splits = "validation splits" if request.command == "validate" else "held-out test splits"
         title, note = f"{cli.config['recipe']}: {splits}", f"checkpoint {request.checkpoint}"
+        if sealed := sorted({key.rpartition("/")[2] for key in metrics if key.startswith("oracle/")}):
+            note = f"{', '.join(sealed)} of a target: computed with its sealed labels\n{note}"
         print_table(cli.datamodule.spec(), metrics, _PREFIXES[request.command], title, note)
     return 0
 

@@ -6,8 +6,12 @@ Nothing heavy is imported here, so that ``tlkit --help`` and a misspelt sub-comm
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from tlkit.errors import ConfigurationError, TlkitError, near
 
@@ -32,8 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tlkit: error{where}: {_own_words(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("tlkit: stopped", file=sys.stderr)
-        return 130
+        return _stopped()
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # what Lightning makes of a Ctrl-C, without a word
+            return _stopped()
+        raise
+
+
+def _stopped() -> int:
+    print("tlkit: stopped", file=sys.stderr)
+    return 130
 
 
 def _dispatch(words: list[str]) -> int:
@@ -65,7 +77,8 @@ def _fit(rest: list[str]) -> int:
     from tlkit.cli.request import fit_request
 
     request = fit_request(rest)
-    from tlkit.cli.training import fit
+    with _imports():
+        from tlkit.cli.training import fit
 
     return fit(request)
 
@@ -82,7 +95,8 @@ def _evaluate(command: str, rest: list[str]) -> int:
     from tlkit.cli.request import checkpoint_request
 
     request = checkpoint_request(command, rest)
-    from tlkit.cli.evaluation import evaluate
+    with _imports():
+        from tlkit.cli.evaluation import evaluate
 
     return evaluate(request)
 
@@ -91,7 +105,8 @@ def _predict(rest: list[str]) -> int:
     from tlkit.cli.request import checkpoint_request
 
     request = checkpoint_request("predict", rest)
-    from tlkit.cli.evaluation import predict
+    with _imports():
+        from tlkit.cli.evaluation import predict
 
     return predict(request)
 
@@ -124,6 +139,24 @@ def _list(rest: list[str]) -> int:
     (kind,) = _words("list", rest, least=1, most=1)
     print(listing(kind))
     return 0
+
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """End the process at once on a Ctrl-C: raised inside an import it is lost, or an extension module aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        os.write(2, b"tlkit: stopped\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _words(command: str, rest: list[str], least: int, most: int) -> list[str]:

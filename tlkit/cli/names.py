@@ -169,8 +169,9 @@ def _base(slot: Slot) -> type:
     return base
 
 
-# A line of a docstring that names where a method or a data set comes from: "(Long et al., 2015)", "Paper: ...".
-_ORIGIN = re.compile(r"\bet al\.?,|\([A-Z][^()]*,? (?:19|20)\d\d|^(?:Paper|Source):")
+# A sentence of a docstring that names where a method or a data set comes from: authors and a year, in parentheses or
+# with the title in quotation marks.
+_ORIGIN = re.compile(r'\bet al\.?,|\([A-Z][^()]*,? (?:19|20)\d\d|"[^"]+",[^."]* (?:19|20)\d\d')
 
 
 def _describe(found: type) -> tuple[str, str]:
@@ -180,7 +181,7 @@ def _describe(found: type) -> tuple[str, str]:
     summary, _, rest = text.partition("\n")
     if _ORIGIN.search(summary):
         return summary, ""
-    sentences = re.split(r"(?<=[.:])\s+(?=[A-Z])|\n\n|^- ", rest, flags=re.MULTILINE)
+    sentences = re.split(r"(?<=\.)\s+(?=[A-Z])|\n\n|^- ", rest, flags=re.MULTILINE)
     return summary, next((" ".join(sentence.split()) for sentence in sentences if _ORIGIN.search(sentence)), "")
 
 

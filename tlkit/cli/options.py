@@ -9,7 +9,7 @@ from typing import Any
 from tlkit.cli.recipes import parse_yaml
 from tlkit.errors import ConfigurationError, unknown
 
-__all__ = ["KEYS", "Options", "override", "parse_options"]
+__all__ = ["KEYS", "NAMES", "Options", "override", "parse_options"]
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Options:
 
 # The top level of a recipe.
 KEYS = ("recipe", "seed_everything", "model", "data", "trainer", "logger", "runs", "run_id")
+# Those that are words and not YAML: --run_id=007 is the folder 007.
+NAMES = ("recipe", "runs", "run_id")
 
 
 def parse_options(command: str, words: Sequence[str], own: Sequence[str], flags: Sequence[str] = ()) -> Options:
@@ -71,7 +73,8 @@ def parse_options(command: str, words: Sequence[str], own: Sequence[str], flags:
         if key in own:
             options.own[key] = value
         else:
-            options.overrides[key] = parse_yaml(value, f"the value of --{key}") if value else value
+            plain = not value or key in NAMES
+            options.overrides[key] = value if plain else parse_yaml(value, f"the value of --{key}")
     return options
 
 

@@ -8,12 +8,14 @@ import re
 import warnings
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 from tlkit.cli.check import LOGGERS, check_recipe
 from tlkit.cli.options import KEYS
@@ -83,6 +85,10 @@ class TransferCLI(LightningCLI):
             raise ConfigurationError(_readable(error)) from error
         self.datamodule: DomainDataModule = self.config_init["data"]
         self.model: TransferModule = self.config_init["model"]
+        try:
+            self.model.optimizer([nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:  # found now, not after the data have been read
+            raise ConfigurationError(f"model.optimizer: {error}") from error
         resolved = self.resolved
         self.model.recipe = {"model": resolved["model"], "data": resolved["data"]}
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlkit.callbacks import ModelSelection, ProgressBar, StopCleanly, Throughput
+from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, Throughput
 from tlkit.cli.loggers import make_loggers
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.runfolder import create_run, environment, write_config, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import TlkitError
+from tlkit.errors import ConfigurationError, TlkitError
 
 __all__ = ["fit"]
 
@@ -45,6 +47,10 @@ def fit(request: Request) -> int:
     if request.show == "config":
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
         return 0
+    if request.checkpoint is not None:
+        done, steps = read_checkpoint(request.checkpoint)["global_step"], cli.config["trainer"]["max_steps"]
+        if 0 <= steps < done:
+            raise ConfigurationError(f"trainer.max_steps={steps}, but {request.checkpoint} is at step {done} already")
     with _run_folder(cli, request) as run:
         return _Run(cli, request, run).fit()
 
@@ -60,26 +66,26 @@ class _Run:
             ProgressBar(),
             self.throughput,
             self.stop,
-        ]
-        self.trainer: Trainer = cli.make_trainer(
-            callbacks,
-            default_root_dir=str(folder),
-            logger=make_loggers(
-                kind=cli.config["logger"],
-                run=folder,
-                recipe=cli.config["recipe"],
-                losses=[name for name, _ in cli.model.losses()],
-                sources=cli.datamodule.sources,
-                targets=cli.datamodule.targets,
+            _Unfinished(folder / "summary.json"),
+            _Loggers(
+                partial(
+                    make_loggers,
+                    kind=cli.config["logger"],
+                    run=folder,
+                    recipe=cli.config["recipe"],
+                    losses=[name for name, _ in cli.model.losses()],
+                    sources=cli.datamodule.sources,
+                    targets=cli.datamodule.targets,
+                ),
+                config=None if request.run else _config(cli),
             ),
-        )
+        ]
+        self.trainer: Trainer = cli.make_trainer(callbacks, default_root_dir=str(folder), logger=MetricsFile(folder))
         self.selection = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelSelection))
 
     def fit(self) -> int:
         """Train, test what was chosen, report."""
         checkpoint = self.request.checkpoint
-        if checkpoint is not None:
-            read_checkpoint(checkpoint)
         try:
             self.trainer.fit(
                 self.cli.model,
@@ -87,14 +93,16 @@ class _Run:
                 ckpt_path=None if checkpoint is None else str(checkpoint),
                 weights_only=True,
             )
+            best = self.selection.best_model_path or self.selection.last_model_path or None
+            # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
+            selection, train = self.selection.selection, self.throughput.summary
+            self.trainer.test(
+                self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
+            )
         except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:
             return self._stopped(error)
-        best = self.selection.best_model_path or self.selection.last_model_path or None
-        self.trainer.test(
-            self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
-        )
         if self.trainer.is_global_zero:
-            self._report()
+            self._report(selection, train)
         return 0
 
     def _stopped(self, error: BaseException) -> int:
@@ -108,17 +116,16 @@ class _Run:
                 print(f"stopped before the first checkpoint; what there is: {self.folder}", file=sys.stderr)
         return status
 
-    def _report(self) -> None:
+    def _report(self, selection: dict[str, Any], train: dict[str, float]) -> None:
         config, metrics = self.cli.config, {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         metrics = {key: value for key, value in metrics.items() if key.startswith("test/")}
-        selection = self.selection.selection
         summary: dict[str, Any] = {
             "recipe": config["recipe"],
             "seed": config["seed_everything"],
             "command": self.request.line,
             "selection": selection,
             "metrics": metrics,
-            "train": self.throughput.summary,
+            "train": train,
             "environment": environment(),
         }
         write_summary(self.folder, summary)
@@ -133,6 +140,36 @@ class _Run:
             note=f"checkpoint of step {selection['step']}, {chosen}",
         )
         print(self.folder)
+
+
+class _Unfinished(Callback):
+    """Moves the summary of the shorter training that a resumed run goes on from aside: until it ends there is none."""
+
+    def __init__(self, summary: Path) -> None:
+        self.summary = summary
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.summary.exists():
+            self.summary.rename(self.summary.with_name(f"summary.step{trainer.global_step}.json"))
+
+
+class _Loggers(Callback):
+    """Starts the loggers when data and model have passed their checks: a run that is refused leaves no trace in W&B.
+
+    Args:
+        make: Makes all loggers of the run; ``metrics.csv``, the first, is on already.
+        config: The resolved recipe for the loggers' own pages; ``None`` for a resumed run, whose loggers have it.
+    """
+
+    def __init__(self, make: Callable[[], list[Logger]], config: dict[str, Any] | None) -> None:
+        self.make, self.config = make, config
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _, *others = self.make()
+        trainer.loggers = [*trainer.loggers, *others]
+        if self.config is not None:
+            for logger in others:
+                logger.log_hyperparams(self.config)
 
 
 @contextmanager

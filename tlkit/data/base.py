@@ -92,6 +92,7 @@ class DomainDataModule(L.LightningDataModule):
         self.splits: dict[str, dict[Split, Rows]] = {}
         self._read: dict[tuple[str, Split], DomainRows] = {}
         self._loader: TrainLoader | None = None
+        self._resumed: dict[str, int] | None = None
 
     # What a subclass defines
 
@@ -182,6 +183,7 @@ class DomainDataModule(L.LightningDataModule):
         check_domains({"sources": self.sources, "targets": self.targets, "also_test": self.also_test}, self.domains)
         check_classes({domain: self.domain_classes(domain) for domain in self.eval_domains})
         training = stage in ("fit", None)
+        self._resumed = None
         for domain in self.eval_domains:
             trained_on = domain not in self.also_test
             for split, needed in (
@@ -213,7 +215,23 @@ class DomainDataModule(L.LightningDataModule):
         self._loader = TrainLoader(
             source, target, self.batch_size, self._seed(), rank, world, self.num_workers, position
         )
+        if self._resumed is not None:
+            self._loader.load_state_dict(self._resumed)
+            self._resumed = None
         return self._loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where training stands in its batches, for the checkpoint.
+
+        The trainer keeps it too, but does not give it back to a run that resumes from the end of an epoch, or whose
+        loader was made early, to count the steps.
+        """
+        return {} if self._loader is None else self._loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on, in the fit that resumes, where the checkpoint stood."""
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self._resumed = dict(state_dict)
 
     def val_dataloader(self) -> list[RowLoader]:
         """Return one loader for each source and target, with labels."""

@@ -87,7 +87,7 @@ def _some(names: Sequence[str], most: int = 8) -> str:
 def check_values(
     domain: str, split: str, x: Any, y: Tensor | None, num_classes: int, rows: Tensor | None = None
 ) -> None:
-    """Refuse NaN, infinity and labels that are not classes.
+    """Refuse NaN, infinity, what is no tensor, and labels that are not classes.
 
     Args:
         domain: Name of the domain, for the message.
@@ -101,6 +101,12 @@ def check_values(
         DataError: With the domain and the position of the first bad row.
     """
     for key, value in x.items() if isinstance(x, Mapping) else [("x", x)]:
+        if not isinstance(value, Tensor):
+            kinds = f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
+            raise DataError(
+                f"domain {domain!r}, {split} split: {key} must be a tensor, got a {type(value).__name__}{kinds} for a "
+                "batch; let dataset() yield tensors or mappings of tensors: tokenize texts there and pad them alike"
+            )
         _check_finite(domain, split, key, value, rows)
     if y is None:
         return

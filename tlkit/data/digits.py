@@ -36,6 +36,8 @@ class Digits(DomainDataModule):
     - ``optdigits``: 1,797 images, 8x8, that come with scikit-learn (Alpaydin and Kaynak, 1998); 600 are held out to
       test whatever ``test_fraction`` is, which leaves 1,197.
 
+    Licences: MNIST is distributed under CC BY-SA 3.0, optdigits under CC BY 4.0; USPS is published without one.
+
     Args:
         sources: Labelled domains.
         targets: Domains to adapt to.

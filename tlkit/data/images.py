@@ -21,15 +21,21 @@ from tlkit.types import Split
 __all__ = ["ImageFolderDomains"]
 
 _EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# How whole files begin and end: JPEG, PNG.
+_ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 
 
 class ImageFolderDomains(DomainDataModule):
     """Images in ``root/domain/class/*``: Office-31, Office-Home, PACS, VisDA, DomainNet and your own.
 
+    Office-31 (Saenko et al., ECCV 2010), Office-Home (Venkateswara et al., CVPR 2017), PACS (Li et al., ICCV 2017) and
+    DomainNet (Peng et al., ICCV 2019) are published in this layout, each under terms of its own.
+
     Images are read when they are needed and yielded as float32 RGB in [0, 1], ``(3, image_size, image_size)``; the
     backbone knows its mean and deviation. The shorter side is resized to 8/7 of ``image_size`` (256 for 224); then the
     centre is cropped, or, to train with ``augment``, a random place, flipped left to right half of the time. Hidden
-    files and those without an image's extension are passed over.
+    files and those without an image's extension are passed over. Files that are empty, cut off or no images are found
+    before training, damage inside a file when it is read.
 
     Args:
         root: Folder of the domains; a relative one is looked for in the working folder, then in the folder that the
@@ -111,13 +117,15 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        path = self.paths[row]
-        try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on broken files
-            raise DataError(f"cannot read the image {path}: {error}; replace or delete the file") from error
-        return self.transform(rgb), self.labels[row]
+        return self.transform(_decode(self.paths[row])), self.labels[row]
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on broken files
+        raise DataError(f"cannot read the image {path}: {error}; replace or delete the file") from error
 
 
 def _transform(size: int, random: bool) -> Callable[[Image.Image], Tensor]:
@@ -137,6 +145,18 @@ def _images(folder: Path) -> list[Path]:
         path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS and not path.name.startswith(".")
     )
     for path in paths:
-        if path.stat().st_size == 0:
-            raise DataError(f"the image {path} is empty (0 bytes); replace or delete the file")
+        _check(path)
     return paths
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is no whole image. Only those that do not look whole from their ends are decoded."""
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"the image {path} is empty (0 bytes); replace or delete the file")
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(max(size - 64, 0))
+        end = file.read().rstrip(b"\0")  # some cameras pad
+    if not any(start.startswith(first) and end.endswith(last) for first, last in _ENDS):
+        _decode(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from tlkit.schedules import Constant, Schedule
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
 
-__all__ = ["AdaptationLoss"]
+__all__ = ["AdaptationLoss", "by_name"]
 
 
 class AdaptationLoss(nn.Module):
@@ -80,3 +81,12 @@ class AdaptationLoss(nn.Module):
         """What the module calls: ``forward``, unless a loss must encode again (a second view, mixed inputs)."""
         result: Tensor | dict[str, Tensor] = self(source, target)
         return result
+
+
+def by_name(losses: Iterable[AdaptationLoss]) -> dict[str, AdaptationLoss]:
+    """Give each loss its name in logs; a second one of a class is numbered."""
+    named: dict[str, AdaptationLoss] = {}
+    for loss in losses:
+        same = sum(other.name == loss.name for other in named.values())
+        named[f"{loss.name}_{same + 1}" if same else loss.name] = loss
+    return named

@@ -17,8 +17,9 @@ __all__ = ["Classification"]
 class Classification(Task):
     """A linear layer on the features and cross-entropy; the number of classes comes from the data.
 
-    Metrics are ``accuracy`` (share of all rows that are right) and ``macro_f1`` (mean over classes). Without labels:
-    ``mutual_information`` (:class:`tlkit.metrics.MutualInformation`).
+    Metrics, by torchmetrics (Detlefsen et al., JOSS 2022), are ``accuracy`` (share of all rows that are right) and
+    ``macro_f1`` (mean over classes). Without labels: ``mutual_information``
+    (:class:`tlkit.metrics.MutualInformation`).
 
     Args:
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1)

@@ -1,0 +1,90 @@
+"""The programs in scripts/: what they print, and that the shell ones touch nothing that is not theirs."""
+
+import json
+import os
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+COMMANDS = ("quickstart.sh", "test.sh")
+
+
+def bash(script, *words, **environment):
+    return subprocess.run(
+        ["bash", str(SCRIPTS / script), *words],
+        env={**os.environ, **{key: str(value) for key, value in environment.items()}},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_are_valid(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_an_environment_of_someone_else_is_left_alone(script, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    done = bash(script, TLKIT_VENV=tmp_path)
+    assert done.returncode == 1
+    assert "was not made by this script" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_without_a_python_it_says_which_ones_will_do(script, tmp_path):
+    done = bash(script, TLKIT_VENV=tmp_path / "venv", TLKIT_PYTHON="no-such-python")
+    assert done.returncode == 1
+    assert "tlkit needs Python 3.11, 3.12 or 3.13" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_an_interrupted_installation_is_started_over(tmp_path):
+    venv = tmp_path / "venv"
+    (venv / ".tlkit").mkdir(parents=True)
+    (venv / ".tlkit" / "unfinished").touch()
+    (venv / "half").touch()
+    done = bash("quickstart.sh", TLKIT_VENV=venv, TLKIT_PYTHON="no-such-python")
+    assert "was interrupted: starting over" in done.stdout
+    assert not venv.exists()
+
+
+def test_quickstart_refuses_what_it_does_not_know(tmp_path):
+    done = bash("quickstart.sh", "--quik", TLKIT_VENV=tmp_path / "venv")
+    assert done.returncode == 1
+    assert "unknown option '--quik'" in done.stderr
+
+
+def summary(source, target):
+    return {"metrics": {"test/mnist/accuracy": source, "test/optdigits/accuracy": target}}
+
+
+def test_quickstart_prints_both_results_and_the_gain():
+    table = runpy.run_path(str(SCRIPTS / "quickstart.py"))["table"]
+    lines = table({"source only": summary(0.95, 0.625), "adapted": summary(0.94, 0.905)}).splitlines()
+    figures = [line.split()[-2:] for line in lines if line[0] in "sag"]
+    assert figures == [["95.0", "62.5"], ["94.0", "90.5"], ["-1.0", "+28.0"]]
+
+
+def test_quickstart_does_not_train_twice(tmp_path, monkeypatch, capsys):
+    program = runpy.run_path(str(SCRIPTS / "quickstart.py"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "digits" / "some" / "quickstart-1"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary(1.0, 0.5)))
+    assert program["run"]("digits/some", "quickstart-1", quick=False) == summary(1.0, 0.5)
+    assert "trained before with this code" in capsys.readouterr().out
+
+
+def test_the_plain_forms_that_the_losses_are_timed_against_are_equal_to_them():
+    import torch
+
+    program = runpy.run_path(str(SCRIPTS / "bench_losses.py"))
+    for _, ours, plain, *_ in program["CASES"]:
+        source, target = torch.randn(2, 12, 30, dtype=torch.float64)
+        torch.testing.assert_close(ours(source, target + 1), plain(source, target + 1))
