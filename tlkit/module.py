@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, cast
@@ -115,6 +114,8 @@ class TransferModule(L.LightningModule):
         if self.trainer.training:
             if not spec.sources and not self.uses_target:
                 raise ConfigurationError("sources is empty and adaptation is empty: there is nothing to train on")
+            if self.trainer.max_epochs == self.trainer.max_steps == -1:
+                raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
             self.network.check_training(bool(spec.targets) and self.uses_target)
             for _, loss in self.losses():
                 loss.check(self.network.task, spec)
@@ -172,9 +173,7 @@ class TransferModule(L.LightningModule):
     def _progress(self, step: int) -> float:
         if step == 0:  # the scheduler asks before a resumed run may make its loader, which the total is counted on
             return 0.0
-        if math.isinf(total := self.trainer.estimated_stepping_batches):
-            raise ConfigurationError("schedules need to know where training ends: set trainer.max_steps or max_epochs")
-        return min(step / max(total, 1), 1.0)
+        return min(step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
 
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain."""

@@ -39,7 +39,7 @@ class ProgressBar(LightningProgressBar):
         self._tasks: dict[str, TaskID] = {}
         self._next = math.inf
         self._first_step, self._total, self._began = 0, math.inf, 0.0
-        self._next_line, self._line_due = 0.0, 0.0
+        self._next_line, self._line_due, self._line_at = 0.0, 0.0, -1
         self._stage, self._batches, self._stage_began, self._stage_total = "", 0, 0.0, 0.0
 
     def disable(self) -> None:
@@ -60,7 +60,7 @@ class ProgressBar(LightningProgressBar):
         self._first_step, self._began = trainer.global_step, time.monotonic()
         total = trainer.estimated_stepping_batches
         self._total = math.inf if total < 0 else total  # -1: neither max_steps nor a number of batches is known
-        self._line_due = 0.0
+        self._line_due, self._line_at = 0.0, -1
         self._next_line = self._began + SECONDS_BETWEEN_LINES  # the first with a time left, early
         if self._enabled:
             self._start("train", self._total, completed=trainer.global_step)
@@ -154,7 +154,8 @@ class ProgressBar(LightningProgressBar):
         if self._bar is not None:
             shown = figures(trainer.callback_metrics)
             self._bar.update(self._tasks["train"], completed=step, times=times, figures=shown, refresh=True)
-        elif last or (step >= self._line_due and now >= self._next_line):
+        elif (last and step != self._line_at) or (step >= self._line_due and now >= self._next_line):
+            self._line_at = step
             of = "" if math.isinf(self._total) else f"/{self._total:.0f}"
             self.print(
                 f"step {step}{of}  {times}  {figures(trainer.callback_metrics)}", soft_wrap=True, highlight=False

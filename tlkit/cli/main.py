@@ -77,6 +77,8 @@ def _fit(rest: list[str]) -> int:
     from tlkit.cli.request import fit_request
 
     request = fit_request(rest)
+    if sys.stderr.isatty():
+        print("starting: importing PyTorch and reading the data takes some seconds", file=sys.stderr)
     with _imports():
         from tlkit.cli.training import fit
 

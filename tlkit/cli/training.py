@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
@@ -117,8 +118,9 @@ class _Run:
         return status
 
     def _report(self, selection: dict[str, Any], train: dict[str, float]) -> None:
-        config, metrics = self.cli.config, {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        metrics = {key: value for key, value in metrics.items() if key.startswith("test/")}
+        config, found = self.cli.config, self.trainer.callback_metrics
+        # Metrics are float32: the shortest number that means the same (0.971, not 0.9710000157356262).
+        metrics = {key: float(str(np.float32(value))) for key, value in found.items() if key.startswith("test/")}
         summary: dict[str, Any] = {
             "recipe": config["recipe"],
             "seed": config["seed_everything"],

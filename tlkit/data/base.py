@@ -201,6 +201,11 @@ class DomainDataModule(L.LightningDataModule):
 
         The target side is not read at all when the module says that nothing uses it.
         """
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise DataError(
+                "trainer.overfit_batches repeats batches, and here every batch is drawn anew: leave it out, and lower "
+                "trainer.limit_train_batches or the data instead"
+            )
         sides = self._sides()
         if not sides:
             raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
