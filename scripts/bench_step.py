@@ -132,8 +132,8 @@ def with_loop(backbone: nn.Module, num_features: int, data: Noise, steps: int) -
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
-    "ResNet-18, 3x64x64": (lambda: TimmBackbone("resnet18"), (3, 64, 64), 0.3),
-    "CNN1d, 9x128": (lambda: CNN1d(in_channels=9), (9, 128), 2.0),
+    "ResNet-18, 3x64x64": (lambda: TimmBackbone("resnet18"), (3, 64, 64), 0.2),
+    "CNN1d, 9x128": (lambda: CNN1d(in_channels=9), (9, 128), 1.0),
     "MLP, 16": (TinyMLP, (16,), 5.0),
 }
 
@@ -141,7 +141,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="steps a contender and round, times a factor a case")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -340,4 +340,6 @@ def test_the_seed_of_the_run_sets_the_order():
 def test_overfit_batches_is_refused_in_words():
     data = Lines(["long"], ["short"], batch_size=2)
     with pytest.raises(DataError, match=r"overfit_batches repeats batches.*limit_train_batches"):
-        L.Trainer(overfit_batches=2, max_steps=4, enable_checkpointing=False, **quiet).fit(Recorder(), data)
+        L.Trainer(overfit_batches=2, max_steps=4, limit_val_batches=0, enable_checkpointing=False, **quiet).fit(
+            Recorder(), data
+        )
