@@ -1,6 +1,6 @@
 """Time a training step of TransferModule under the Trainer against plain PyTorch, in one interleaved run.
 
-    python scripts/bench_step.py [--steps 40] [--rounds 7] [--threads 1]
+    python scripts/bench_step.py [--steps 20] [--rounds 15] [--threads 1]
 
 Each round runs every contender once on the same batches, so drift of the machine hits all of them; the medians of the
 rounds are compared. The plain loop is what one would write by hand: one concatenated forward pass, cross-entropy and

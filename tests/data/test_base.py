@@ -337,6 +337,7 @@ def test_the_seed_of_the_run_sets_the_order():
     assert run(1) == run(1) != run(2)
 
 
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning looks at the other loaders first
 def test_overfit_batches_is_refused_in_words():
     data = Lines(["long"], ["short"], batch_size=2)
     with pytest.raises(DataError, match=r"overfit_batches repeats batches.*limit_train_batches"):
