@@ -29,6 +29,7 @@ def test_example(number, tmp_path, monkeypatch):
 
 def test_there_are_examples_of_each_part():
     assert len(EXAMPLES) == 4
+    assert "@@" not in README  # a figure that was still to be filled in
 
 
 @pytest.mark.parametrize("package", [tlkit.losses, tlkit.backbones, tlkit.data])
