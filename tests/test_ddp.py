@@ -12,7 +12,7 @@ from tests.ranks import on_ranks
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.distributed import gather
-from tlkit.losses import CORAL, DANN, MMD
+from tlkit.losses import BNM, CDAN, CORAL, DANN, MCC, MMD
 from tlkit.schedules import Linear
 from tlkit.tasks import Classification
 from tlkit.types import Encoded

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlkit.losses import CORAL, DANN, MMD, AdaptationLoss
+from tlkit.losses import BNM, CDAN, CORAL, DANN, MCC, MMD, AdaptationLoss
+from tlkit.tasks import Classification
 from tlkit.types import Encoded
 
 WIDTH, CLASSES = 5, 3
@@ -20,16 +21,21 @@ class Setting:
     """A loss with its arguments, and what may be expected of it.
 
     Attributes:
-        gradcheck: Arguments that make the gradient that of the value: no detached bandwidth, no reversal.
+        gradcheck: Arguments that make the gradient that of the value: no detached bandwidth, no reversal; ``None``
+            where a part is always detached, so that the loss has a gradient test of its own.
+        detached_outputs: Whether no gradient flows to the outputs although the value depends on them.
         vanishes: Whether it is 0 for identical samples.
         symmetric: Whether source and target may be swapped.
+        target_only: Whether the source is not looked at.
     """
 
     loss: type[AdaptationLoss]
     arguments: dict[str, Any] = field(default_factory=dict)
-    gradcheck: dict[str, Any] = field(default_factory=dict)
+    gradcheck: dict[str, Any] | None = field(default_factory=dict)
+    detached_outputs: bool = False
     vanishes: bool = True
     symmetric: bool = True
+    target_only: bool = False
 
     def __str__(self) -> str:
         return "-".join([self.loss.__name__, *(f"{key}={value}" for key, value in self.arguments.items())])
@@ -38,7 +44,7 @@ class Setting:
         """Build the loss, its layers drawn from a fixed seed, half way through a run."""
         torch.manual_seed(0)
         loss = self.loss(**{**self.arguments, **overrides})
-        loss.build(SimpleNamespace(num_features=WIDTH, num_outputs=CLASSES))
+        loss.build(SimpleNamespace(num_features=WIDTH, num_outputs=CLASSES, task=Classification()))
         loss.progress = 0.5
         return loss
 
@@ -60,6 +66,19 @@ SETTINGS = [
         vanishes=False,
         symmetric=False,
     ),
+    *(
+        Setting(
+            CDAN,
+            {"hidden_size": 7, "entropy": entropy},
+            gradcheck={"reversal": -1.0},
+            detached_outputs=True,
+            vanishes=False,
+            symmetric=False,
+        )
+        for entropy in (False, True)
+    ),
+    Setting(MCC, gradcheck=None, vanishes=False, symmetric=False, target_only=True),
+    Setting(BNM, vanishes=False, symmetric=False, target_only=True),
 ]
 
 

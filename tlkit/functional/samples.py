@@ -9,7 +9,14 @@ from torch import Tensor
 
 from tlkit.errors import ConfigurationError
 
-__all__ = ["autocast_off", "first_derivative_only", "full_precision", "gram_matrix", "two_samples"]
+__all__ = [
+    "autocast_off",
+    "check_probabilities",
+    "first_derivative_only",
+    "full_precision",
+    "gram_matrix",
+    "two_samples",
+]
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -39,6 +46,27 @@ def first_derivative_only(function: str) -> None:
     """
     if torch.is_grad_enabled():
         raise RuntimeError(f"{function} has first derivatives only: call backward or grad without create_graph=True")
+
+
+def check_probabilities(probabilities: Tensor, function: str) -> Tensor:
+    """Check a matrix of predicted probabilities and raise half precision.
+
+    That rows sum to 1 is not checked: it would wait for the device at every step.
+
+    Args:
+        probabilities: ``(b, c)``.
+        function: Name of the caller, for the message.
+
+    Raises:
+        ConfigurationError: If it is not a floating point matrix with a row and two columns at least.
+    """
+    shape = tuple(probabilities.shape)
+    if len(shape) != 2 or not probabilities.is_floating_point() or shape[0] < 1 or shape[1] < 2:
+        raise ConfigurationError(
+            f"{function}(probabilities=...) takes a floating point matrix of shape (rows, classes), two classes at "
+            f"least, got {probabilities.dtype} of shape {shape}"
+        )
+    return full_precision(probabilities)
 
 
 def two_samples(source: Tensor, target: Tensor, function: str, least: int) -> tuple[Tensor, Tensor]:

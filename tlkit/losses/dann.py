@@ -60,11 +60,13 @@ class DANN(AdaptationLoss):
     ) -> None:
         super().__init__(weight)
         if hidden_size < 1:
-            raise ConfigurationError(f"DANN(hidden_size=...) is at least 1, got {hidden_size}")
+            raise ConfigurationError(f"{type(self).__name__}(hidden_size=...) is at least 1, got {hidden_size}")
         if num_layers < 0:
-            raise ConfigurationError(f"DANN(num_layers=...) is at least 0 (a linear discriminator), got {num_layers}")
+            raise ConfigurationError(
+                f"{type(self).__name__}(num_layers=...) is at least 0 (a linear discriminator), got {num_layers}"
+            )
         if not 0 <= dropout < 1:
-            raise ConfigurationError(f"DANN(dropout=...) is a rate in [0, 1), got {dropout}")
+            raise ConfigurationError(f"{type(self).__name__}(dropout=...) is a rate in [0, 1), got {dropout}")
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.dropout = dropout
@@ -76,26 +78,38 @@ class DANN(AdaptationLoss):
     def build(self, network: Encoder) -> None:
         """Create the discriminator for the width of the network's features."""
         layers: list[nn.Module] = []
-        width = network.num_features
+        width = self.input_width(network)
         for _ in range(self.num_layers):
             layers += [nn.Linear(width, self.hidden_size), nn.ReLU(), nn.Dropout(self.dropout)]
             width = self.hidden_size
         self.discriminator = nn.Sequential(*layers, nn.Linear(width, 1))
 
+    def input_width(self, network: Encoder) -> int:
+        """Return the width of what the discriminator sees."""
+        return network.num_features
+
+    def inputs(self, side: Encoded) -> Tensor:
+        """Return what the discriminator sees of a side, ``(B, input_width)``."""
+        return side.features
+
+    def row_weights(self, side: Encoded) -> Tensor | None:
+        """Return how much each row of a side counts, with mean 1; ``None`` is all alike."""
+        return None
+
     def forward(self, source: Encoded, target: Encoded) -> dict[str, Tensor]:
         """Return the discriminator's loss, its accuracy, and the reversal coefficient."""
         if not self.discriminator:
-            raise RuntimeError("DANN has no discriminator yet: call build(network) before the first batch")
+            raise RuntimeError(f"{type(self).__name__} has no discriminator yet: call build(network) before a batch")
         coefficient = self.reversal(self.progress)
-        features = torch.cat([source.features, target.features])
-        with autocast_off(features):
-            features = features.to(next(self.discriminator.parameters()).dtype)
-            logits = self.discriminator(functional.gradient_reversal(features, coefficient))
+        with autocast_off(source.features):
+            inputs = torch.cat([self.inputs(source), self.inputs(target)])
+            inputs = inputs.to(next(self.discriminator.parameters()).dtype)
+            logits = self.discriminator(functional.gradient_reversal(inputs, coefficient))
             logits = full_precision(logits).squeeze(1)
             on_source, on_target = logits[: len(source)], logits[len(source) :]
             loss = (
-                binary_cross_entropy_with_logits(on_source, torch.ones_like(on_source))
-                + binary_cross_entropy_with_logits(on_target, torch.zeros_like(on_target))
+                binary_cross_entropy_with_logits(on_source, torch.ones_like(on_source), self.row_weights(source))
+                + binary_cross_entropy_with_logits(on_target, torch.zeros_like(on_target), self.row_weights(target))
             ) / 2
         accuracy = ((on_source > 0).float().mean() + (on_target <= 0).float().mean()) / 2
         return {"loss": loss, "discriminator_accuracy": accuracy, "reversal": torch.full_like(accuracy, coefficient)}

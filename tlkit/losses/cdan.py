@@ -1,0 +1,98 @@
+"""CDAN: a domain discriminator that sees features together with predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlkit.functional.samples import full_precision
+from tlkit.losses.dann import DANN
+from tlkit.schedules import Schedule
+from tlkit.types import Encoded, Encoder
+
+__all__ = ["CDAN"]
+
+LARGEST_PRODUCT = 4096  # the paper's limit on features x classes, above which the product is projected
+
+
+class CDAN(DANN):
+    r"""The loss of :class:`DANN` with a discriminator on the outer product of features and predicted probabilities.
+
+    Domains are aligned class by class: the discriminator sees :math:`f \otimes p`, ``num_features * num_classes`` wide,
+    or, where that is more than 4,096, the random projection :math:`(R_f f) \odot (R_g p) / \sqrt d` of it to ``d``
+    numbers. The probabilities condition and are not trained by this loss: they are detached, as in the authors' code.
+    With ``entropy`` (CDAN+E) a row counts :math:`1 + e^{-H(p)}`, scaled to mean 1 on each side, so that certain rows
+    lead. Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018.
+
+    The projection is drawn from the run's seed, the same on all ranks, and saved with the model.
+
+    Args:
+        entropy: Weigh rows by the certainty of their prediction (CDAN+E).
+        random_size: Width ``d`` of the random projection.
+        hidden_size: As in :class:`DANN`.
+        num_layers: As in :class:`DANN`.
+        dropout: As in :class:`DANN`.
+        reversal: As in :class:`DANN`.
+        weight: As in :class:`DANN`.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> loss = CDAN(hidden_size=8, entropy=True)
+        >>> task = SimpleNamespace(probabilities=lambda outputs: outputs.softmax(1))
+        >>> loss.build(SimpleNamespace(num_features=4, num_outputs=3, task=task))
+        >>> loss.discriminator[0].in_features
+        12
+    """
+
+    needs_probabilities = True
+    project_features: Tensor | None
+    project_classes: Tensor | None
+
+    def __init__(
+        self,
+        entropy: bool = False,
+        random_size: int = 1024,
+        hidden_size: int = 1024,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        reversal: float | Schedule | None = None,
+        weight: float | Schedule = 1.0,
+    ) -> None:
+        super().__init__(hidden_size, num_layers, dropout, reversal, weight)
+        self.entropy, self.random_size = entropy, random_size
+        # Buffers, so that a checkpoint brings back the projection that the discriminator was trained on.
+        self.register_buffer("project_features", None)
+        self.register_buffer("project_classes", None)
+
+    def build(self, network: Encoder) -> None:
+        """Create the discriminator and, for wide features or many classes, the projection."""
+        if network.num_features * network.num_outputs > LARGEST_PRODUCT:
+            self.project_features = torch.randn(network.num_features, self.random_size)
+            self.project_classes = torch.randn(network.num_outputs, self.random_size)
+        self.probabilities = network.task.probabilities
+        super().build(network)
+
+    def input_width(self, network: Encoder) -> int:
+        """Return the width of the product, or of its projection."""
+        product = network.num_features * network.num_outputs
+        return product if product <= LARGEST_PRODUCT else self.random_size
+
+    def inputs(self, side: Encoded) -> Tensor:
+        """Return the outer product of features and probabilities, or its projection."""
+        features, p = full_precision(side.features), self._predicted(side)
+        if self.project_features is None or self.project_classes is None:
+            return (features[:, :, None] * p[:, None, :]).flatten(1)
+        first, second = self.project_features.to(features.dtype), self.project_classes.to(p.dtype)
+        projected: Tensor = (features @ first) * (p @ second) / self.random_size**0.5
+        return projected
+
+    def row_weights(self, side: Encoded) -> Tensor | None:
+        """Return the rows' certainty with ``entropy``, else ``None``."""
+        if not self.entropy:
+            return None
+        certainty = 1 + torch.exp(-torch.special.entr(self._predicted(side)).sum(1))
+        return certainty / certainty.mean()
+
+    def _predicted(self, side: Encoded) -> Tensor:
+        p: Tensor = self.probabilities(full_precision(side.outputs.detach()))
+        return p
