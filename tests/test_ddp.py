@@ -23,6 +23,9 @@ LOSSES = {
     "mmd": lambda: MMD(weight=2.0),
     "coral": lambda: CORAL(weight=Linear(0, 5)),
     "dann": lambda: DANN(weight=Linear(0, 2)),  # at weight 0 its parameters must not count as unused
+    "cdan": lambda: CDAN(entropy=True),
+    "mcc": MCC,
+    "bnm": BNM,
 }
 
 
