@@ -120,6 +120,25 @@ def test_auto_follows_what_the_run_does(tmp_path):
     assert run(tmp_path / "b", Scripted([0.5]))[0].selection["monitor"] == SCORE
 
 
+class Distance(Classification):
+    """A task whose metric is better the lower it is, without a label-free score."""
+
+    selection_metric, selection_mode, label_free_score = "surprise", "min", None
+
+
+def test_auto_follows_the_task(tmp_path):
+    scripted = Scripted([3.0, 1.0, 2.0], key="selection/source_surprise", uses_target=True)
+    scripted.network = torch.nn.Module()
+    scripted.network.task = Distance()
+    selection, _ = run(tmp_path, scripted)
+    assert selection.selection == {
+        "monitor": "selection/source_surprise",
+        "step": 4,
+        "uses_target_labels": False,
+        "score": 1.0,
+    }
+
+
 def test_a_score_from_target_labels_is_taken_only_when_named_and_is_confessed(tmp_path):
     key = "oracle/sketch/accuracy"
     selection, _ = run(tmp_path, Scripted([0.5], key), ModelSelection(key))

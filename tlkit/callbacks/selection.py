@@ -19,10 +19,6 @@ from tlkit.errors import ConfigurationError, unknown
 
 __all__ = ["ModelSelection", "validation_follows"]
 
-# What monitor="auto" means. Source accuracy keeps rising while adaptation goes wrong on the target, so a run that
-# adapts is judged on its targets, by a score that needs no labels; one that does not is judged where it has labels.
-AUTO_MONITOR = {"adapts": "selection/mutual_information", "source only": "selection/source_accuracy"}
-
 USES_TARGET_LABELS = "oracle/"  # the prefix of scores that were computed with sealed labels
 
 HIGHER_IS_BETTER = ("accuracy", "macro_f1", "mutual_information", "map", "r2")
@@ -47,9 +43,10 @@ class ModelSelection(ModelCheckpoint):
     without validation ends with ``best.ckpt`` equal to ``last.ckpt``.
 
     Args:
-        monitor: Name of a logged score. ``"auto"`` is ``selection/mutual_information`` for a run that adapts and
-            ``selection/source_accuracy`` for one that does not. A score under ``oracle/`` uses target labels: it is
-            taken only when it is named here, and :attr:`selection` says so.
+        monitor: Name of a logged score. ``"auto"`` is the task's label-free score on the targets for a run that adapts
+            (``selection/mutual_information`` for classification), and its metric on source validation for one that does
+            not, or for a task without such a score (``selection/source_accuracy``). A score under ``oracle/`` uses
+            target labels: it is taken only when it is named here, and :attr:`selection` says so.
         mode: Whether the best score is the largest or the smallest; ``"auto"`` knows it for the scores of this package.
         dirpath: Folder of the checkpoints; by default ``checkpoints`` in the folder of the trainer's first logger.
         every_n_steps: Replace ``last.ckpt`` also every so many training steps, for runs that may be killed.
@@ -110,14 +107,14 @@ class ModelSelection(ModelCheckpoint):
         if stage == "fit" and self._monitors_automatically:
             targets = getattr(getattr(trainer, "datamodule", None), "targets", True)
             adapts = bool(targets and getattr(pl_module, "uses_target", False))
-            self._watch(AUTO_MONITOR["adapts" if adapts else "source only"])
+            self._watch(*_automatic(adapts, getattr(getattr(pl_module, "network", None), "task", None)))
 
-    def _watch(self, monitor: str | None) -> None:
+    def _watch(self, monitor: str | None, mode: Literal["max", "min"] | None = None) -> None:
         self.monitor = monitor
         if self.asked_mode != "auto":
             self.mode = self.asked_mode
         elif monitor is not None:
-            self.mode = _direction(monitor)
+            self.mode = mode or _direction(monitor)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a best checkpoint that a resumed run does not have in its folder."""
@@ -230,6 +227,18 @@ class ModelSelection(ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
         trainer.strategy.barrier("ModelSelection")
         self._last_global_step_saved = trainer.global_step
+
+
+def _automatic(adapts: bool, task: Any) -> tuple[str, Literal["max", "min"]]:
+    """Return what ``"auto"`` watches, and its mode.
+
+    Source accuracy keeps rising while adaptation goes wrong on the target, so a run that adapts is judged on its
+    targets, by a score that needs no labels; one that does not is judged where it has labels.
+    """
+    label_free = getattr(task, "label_free_score", "mutual_information")
+    if adapts and label_free is not None:
+        return f"selection/{label_free}", "max"
+    return f"selection/source_{getattr(task, 'selection_metric', 'accuracy')}", getattr(task, "selection_mode", "max")
 
 
 def _direction(monitor: str) -> str:

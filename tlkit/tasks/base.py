@@ -21,12 +21,15 @@ class Task(nn.Module):
         has_probabilities: Whether ``probabilities`` is defined. Class attribute.
         selection_metric: The metric that a checkpoint is chosen by on labelled source validation data. Class attribute.
         selection_mode: Whether its best value is the highest or the lowest. Class attribute.
+        label_free_score: The one of ``label_free_metrics`` to choose a checkpoint by, higher is better; None if there
+            is none. Class attribute.
     """
 
     num_outputs: int
     has_probabilities: bool = False
     selection_metric: str
     selection_mode: Literal["max", "min"] = "max"
+    label_free_score: str | None = None
 
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the head for features of width ``num_features``. Called once; must set ``num_outputs``."""

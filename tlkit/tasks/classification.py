@@ -41,6 +41,7 @@ class Classification(Task):
     has_probabilities = True
     selection_metric = "accuracy"
     selection_mode = "max"
+    label_free_score = "mutual_information"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
