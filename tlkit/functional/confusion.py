@@ -7,7 +7,26 @@ from torch import Tensor
 
 from tlkit.functional.samples import autocast_off, check_probabilities
 
-__all__ = ["class_confusion"]
+__all__ = ["certainty", "class_confusion"]
+
+
+def certainty(probabilities: Tensor) -> Tensor:
+    """Return how much each row counts by the entropy H of its prediction: ``1 + exp(-H)``, scaled to mean 1.
+
+    The entropy conditioning of CDAN (Long et al., NeurIPS 2018), taken up by MCC (Jin et al., ECCV 2020).
+
+    Args:
+        probabilities: ``(b, c)``, rows that sum to 1, float32 or float64.
+
+    Returns:
+        ``(b,)`` weights.
+
+    Example:
+        >>> certainty(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))  # 2 and 1.5, over their mean
+        tensor([1.1429, 0.8571])
+    """
+    weights = 1 + torch.exp(-torch.special.entr(probabilities).sum(1))
+    return weights / weights.mean()
 
 
 def class_confusion(probabilities: Tensor) -> Tensor:
@@ -40,8 +59,7 @@ def class_confusion(probabilities: Tensor) -> Tensor:
     """
     p = check_probabilities(probabilities, "class_confusion")
     with autocast_off(p):
-        certainty = 1 + torch.exp(-torch.special.entr(p.detach()).sum(1))
-        correlation = p.T @ (p * (certainty / certainty.mean())[:, None])
+        correlation = p.T @ (p * certainty(p.detach())[:, None])
         rows = correlation.sum(1)
         # A class that no row gives any probability has a zero row, and shares nothing with any other.
         return ((rows - correlation.diagonal()) / rows.clamp(min=torch.finfo(p.dtype).tiny)).mean()

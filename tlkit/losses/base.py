@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
@@ -28,14 +28,15 @@ class AdaptationLoss(nn.Module):
     Attributes:
         needs_source: Whether the loss is undefined without a source side (``sources: []``). Class attribute.
         needs_target: Whether the loss is undefined without a target side; the run is refused then. Class attribute.
-        needs_probabilities: Whether it calls ``network.task.probabilities``; a task without them is refused. Class
-            attribute.
+        needs_probabilities: Whether it calls ``self.probabilities``, the task's map from outputs to probabilities; a
+            task without them is refused. Class attribute.
         progress: Training progress in [0, 1]; the module sets it before every step.
     """
 
     needs_source: bool = True
     needs_target: bool = True
     needs_probabilities: bool = False
+    probabilities: Callable[[Tensor], Tensor]
 
     def __init__(self, weight: float | Schedule = 1.0) -> None:
         super().__init__()
@@ -69,7 +70,12 @@ class AdaptationLoss(nn.Module):
             )
 
     def build(self, network: Encoder) -> None:
-        """Create layers that depend on the network's shapes. Called once, before the optimizer is made."""
+        """Create layers that depend on the network's shapes. Called once, before the optimizer is made.
+
+        A subclass with ``needs_probabilities`` that defines it calls ``super().build(network)``.
+        """
+        if self.needs_probabilities:
+            self.probabilities = network.task.probabilities
 
     def forward(self, source: Encoded, target: Encoded) -> Tensor | dict[str, Tensor]:
         """Return the loss of a source and a target batch."""

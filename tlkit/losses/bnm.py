@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tlkit import functional
 from tlkit.losses.base import AdaptationLoss
-from tlkit.types import Encoded, Encoder
+from tlkit.types import Encoded
 
 __all__ = ["BNM"]
 
@@ -34,10 +34,6 @@ class BNM(AdaptationLoss):
 
     needs_source = False
     needs_probabilities = True
-
-    def build(self, network: Encoder) -> None:
-        """Take the task's probabilities."""
-        self.probabilities = network.task.probabilities
 
     def forward(self, source: Encoded | None, target: Encoded) -> Tensor:
         """Return the negative batch nuclear norm of a target batch."""

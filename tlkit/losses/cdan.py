@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlkit.functional.confusion import certainty
 from tlkit.functional.samples import full_precision
 from tlkit.losses.dann import DANN
 from tlkit.schedules import Schedule
@@ -69,13 +70,11 @@ class CDAN(DANN):
         if network.num_features * network.num_outputs > LARGEST_PRODUCT:
             self.project_features = torch.randn(network.num_features, self.random_size)
             self.project_classes = torch.randn(network.num_outputs, self.random_size)
-        self.probabilities = network.task.probabilities
         super().build(network)
 
     def input_width(self, network: Encoder) -> int:
         """Return the width of the product, or of its projection."""
-        product = network.num_features * network.num_outputs
-        return product if product <= LARGEST_PRODUCT else self.random_size
+        return network.num_features * network.num_outputs if self.project_features is None else self.random_size
 
     def inputs(self, side: Encoded) -> Tensor:
         """Return the outer product of features and probabilities, or its projection."""
@@ -88,11 +87,7 @@ class CDAN(DANN):
 
     def row_weights(self, side: Encoded) -> Tensor | None:
         """Return the rows' certainty with ``entropy``, else ``None``."""
-        if not self.entropy:
-            return None
-        certainty = 1 + torch.exp(-torch.special.entr(self._predicted(side)).sum(1))
-        return certainty / certainty.mean()
+        return certainty(self._predicted(side)) if self.entropy else None
 
     def _predicted(self, side: Encoded) -> Tensor:
-        p: Tensor = self.probabilities(full_precision(side.outputs.detach()))
-        return p
+        return self.probabilities(full_precision(side.outputs.detach()))

@@ -77,6 +77,7 @@ class DANN(AdaptationLoss):
 
     def build(self, network: Encoder) -> None:
         """Create the discriminator for the width of the network's features."""
+        super().build(network)
         layers: list[nn.Module] = []
         width = self.input_width(network)
         for _ in range(self.num_layers):

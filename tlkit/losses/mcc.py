@@ -8,7 +8,7 @@ from tlkit import functional
 from tlkit.errors import ConfigurationError
 from tlkit.losses.base import AdaptationLoss
 from tlkit.schedules import Schedule
-from tlkit.types import Encoded, Encoder
+from tlkit.types import Encoded
 
 __all__ = ["MCC"]
 
@@ -45,10 +45,6 @@ class MCC(AdaptationLoss):
         if temperature <= 0:
             raise ConfigurationError(f"MCC(temperature=...) must be positive, got {temperature}")
         self.temperature = temperature
-
-    def build(self, network: Encoder) -> None:
-        """Take the task's probabilities."""
-        self.probabilities = network.task.probabilities
 
     def forward(self, source: Encoded | None, target: Encoded) -> Tensor:
         """Return the class confusion of a target batch."""
