@@ -5,7 +5,7 @@ from torch.optim import SGD
 
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
-from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.errors import CheckpointError, ConfigurationError, DataError
 from tlkit.losses import CORAL, DANN, MMD, AdaptationLoss
 from tlkit.schedules import Linear
 from tlkit.tasks import Classification
@@ -229,7 +229,7 @@ def test_runs_that_cannot_work_are_refused_before_training():
         trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(targets=[]))
     with pytest.raises(ConfigurationError, match="MMD needs a source domain"):
         trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(sources=[]))
-    with pytest.raises(ConfigurationError, match="nothing to train on"):
+    with pytest.raises(DataError, match="nothing to train on"):
         trainer().fit(TransferModule(MLP(), Classification()), data(sources=[]))
     with pytest.raises(ConfigurationError, match="max_steps or max_epochs"):
         trainer(max_steps=-1, max_epochs=-1).fit(TransferModule(MLP(), Classification(), [MMD()]), data())
@@ -319,7 +319,10 @@ def test_what_training_needs_is_asked_for_at_every_fit_and_only_there():
     trainer().test(model, data(targets=[], also_test=["moved"]), verbose=False)
     trainer().fit(model, data())
     with pytest.raises(ConfigurationError, match="MMD needs a target domain"):
-        trainer().fit(model, data(targets=[]))
+        trainer(limit_val_batches=1.0).fit(model, data(targets=[]))
+    model = TransferModule(MLP(batch_norm=True), Classification(), batch_norm="adabn")
+    with pytest.raises(ConfigurationError, match="adabn estimates the target's statistics before each validation"):
+        trainer(limit_val_batches=0).fit(model, data())
 
 
 @pytest.mark.parametrize(("losses", "roles"), [([], {}), ([DANN()], {"targets": []})])
@@ -327,3 +330,24 @@ def test_domain_specific_layers_of_a_target_that_is_not_trained_on_are_refused(l
     model = TransferModule(MLP(batch_norm=True), Classification(), losses, batch_norm="domain_specific")
     with pytest.raises(ConfigurationError, match="domain_specific trains the target's own layers"):
         trainer().fit(model, data(**roles))
+
+
+def test_adabn_estimates_the_statistics_of_the_target_before_each_validation():
+    model = TransferModule(MLP(batch_norm=True), Classification(), batch_norm="adabn")
+    moved = data()
+    run = trainer(max_steps=4, limit_val_batches=1.0, val_check_interval=4, check_val_every_n_epoch=None)
+    run.fit(model, moved)
+    norm = model.network.backbone.layers[1]
+    model.eval()
+    inputs = moved._domain("moved", "reference").read(torch.arange(len(moved.splits["moved"]["train"])))[0]
+    weighted = torch.zeros(16)
+    for batch in inputs.split(16):
+        weighted += len(batch) * model.network.backbone.layers[0](batch).mean(0).detach()
+    torch.testing.assert_close(norm.target.running_mean, weighted / len(inputs))
+    assert not torch.allclose(norm.source.running_mean, norm.target.running_mean)
+
+
+def test_adabn_that_could_never_estimate_is_refused():
+    model = TransferModule(MLP(batch_norm=True), Classification(), batch_norm="adabn")
+    with pytest.raises(ConfigurationError, match="adabn estimates statistics on the target's training rows"):
+        trainer().fit(model, data(targets=[]))

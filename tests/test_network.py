@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from tests.shift import MLP
+from tlkit.batchnorm import DomainBatchNorm
 from tlkit.errors import BackboneError, ConfigurationError
-from tlkit.network import DomainBatchNorm, Network
+from tlkit.network import Network
 from tlkit.tasks import Classification
 from tlkit.types import DataSpec, DomainBatch, Samples
 
@@ -79,7 +80,7 @@ def test_domain_specific_needs_batch_norm_layers():
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(ConfigurationError, match="'joint', 'separate' or 'domain_specific', got 'both'"):
+    with pytest.raises(ConfigurationError, match="'joint', 'separate', 'domain_specific', 'adabn', got 'both'"):
         Network(MLP(), Classification(), "both")
 
 
@@ -140,3 +141,34 @@ def test_rows_that_cannot_share_a_pass_are_refused():
     del first.x["attention_mask"], second.x["attention_mask"]
     with pytest.raises(ConfigurationError, match="5 and 3 long and carry no attention_mask"):
         net.encode(DomainBatch(first, second))
+
+
+def test_adabn_trains_on_the_source_and_keeps_statistics_apart_with_one_scale_and_shift():
+    net = network("adabn")
+    norm = net.backbone.layers[1]
+    assert norm.source.weight is norm.target.weight
+    assert norm.source.bias is norm.target.bias
+    assert len({id(p) for p in net.parameters()}) == len(list(net.parameters()))
+    source, _ = net.encode(DomainBatch(BATCH.source, None))
+    source.outputs.sum().backward()
+    assert norm.source.running_mean.norm() > 0
+    assert norm.target.running_mean.norm() == 0
+
+
+def test_reestimated_statistics_are_those_of_the_targets_rows_and_nothing_else_moves():
+    net = network("adabn")
+    net.backbone.layers.append(nn.Dropout(0.5))
+    net.eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    batches = [torch.randn(6, 8) + 3, torch.randn(2, 8) - 1]
+    net.reestimate(batches)
+    linear, norm = net.backbone.layers[0], net.backbone.layers[1]
+    hidden = [linear(x) for x in batches]
+    torch.testing.assert_close(norm.target.running_mean, (6 * hidden[0].mean(0) + 2 * hidden[1].mean(0)) / 8)
+    torch.testing.assert_close(norm.target.running_var, (6 * hidden[0].var(0) + 2 * hidden[1].var(0)) / 8)
+    assert norm.target.momentum == 0.1
+    assert not any(module.training for module in net.modules())
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {
+        f"backbone.layers.1.target.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    }

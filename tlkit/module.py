@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from tlkit.distributed import gather, same_initial_weights
-from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.errors import ConfigurationError
+from tlkit.evaluation import collect_reference, target_inputs
+from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
-from tlkit.network import BatchNormMode, Network
+from tlkit.network import BatchNormMode, Network, check_weights
 from tlkit.schedules import Schedule
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
@@ -38,6 +39,7 @@ class TransferModule(L.LightningModule):
         optimizer: Called with the parameter groups ``backbone`` and ``head``; the losses' own layers are in ``head``.
         lr_schedule: Factor on every learning rate as a function of training progress.
         backbone_lr_scale: Factor on the backbone's learning rate, for backbones that come trained.
+        finetuning: Which parameters of the backbone learn, when and how fast; by default all of them, always.
 
     Example:
         >>> import torch
@@ -60,6 +62,7 @@ class TransferModule(L.LightningModule):
         optimizer: Callable[[Iterable[Any]], Optimizer] = AdamW,
         lr_schedule: Schedule | None = None,
         backbone_lr_scale: float = 1.0,
+        finetuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
         self.network = Network(backbone, task, batch_norm)
@@ -67,13 +70,15 @@ class TransferModule(L.LightningModule):
         self.optimizer = optimizer
         self.lr_schedule = lr_schedule
         self.backbone_lr_scale = backbone_lr_scale
+        self.finetuning = finetuning or FineTuning()
+        self._groups: list[ParameterGroup] = []
         self.data_spec: DataSpec | None = None
         self.recipe: dict[str, Any] | None = None  # what the command line was given; travels in checkpoints
 
     @property
     def uses_target(self) -> bool:
-        """Whether training needs target batches; without adaptation losses they are not even loaded."""
-        return len(self.adaptation) > 0
+        """Whether training needs target batches; without a loss that looks at them they are not even loaded."""
+        return any(loss.needs_target for _, loss in self.losses())
 
     def losses(self) -> list[tuple[str, AdaptationLoss]]:
         """Return the adaptation losses with their names in logs."""
@@ -91,7 +96,9 @@ class TransferModule(L.LightningModule):
         """
         if self.data_spec is None:
             with same_initial_weights():
+                self.finetuning.prepare(self.network.backbone)
                 self.network.build(data, example)
+                self._groups = self.finetuning.groups(self.network.backbone)
                 for _, loss in self.losses():
                     loss.build(self.network)
         elif self.data_spec.classes != data.classes:
@@ -101,7 +108,7 @@ class TransferModule(L.LightningModule):
         self.data_spec = data
         task = self.network.task
         self._batch_metrics = task.metrics()
-        self._domain_metrics = DomainMetrics(data, task.metrics, task.label_free_metrics, task.selection_metric)
+        self._domain_metrics = DomainMetrics(data, task)
 
     def configure_model(self) -> None:
         """Build from the trainer's data module; Lightning calls it before every fit, validation, test and predict."""
@@ -112,11 +119,10 @@ class TransferModule(L.LightningModule):
             )
         spec = data.spec()
         if self.trainer.training:
-            if not spec.sources and not self.uses_target:
-                raise ConfigurationError("sources is empty and adaptation is empty: there is nothing to train on")
             if self.trainer.max_epochs == self.trainer.max_steps == -1:
                 raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
-            self.network.check_training(bool(spec.targets) and self.uses_target)
+            has_target, validates = bool(spec.targets), self.trainer.enable_validation
+            self.network.check_training(has_target, has_target and self.uses_target, validates)
             for _, loss in self.losses():
                 loss.check(self.network.task, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
@@ -126,6 +132,10 @@ class TransferModule(L.LightningModule):
         """Return the task's outputs, ``(B, num_outputs)``, for inputs of the target domain."""
         outputs: Tensor = self.network(x)[1]
         return outputs
+
+    def on_train_batch_start(self, batch: DomainBatch, batch_idx: int) -> None:
+        """Keep in evaluation mode what does not learn yet."""
+        self.finetuning.hold(self.network.backbone, self._groups, self._progress(self.global_step))
 
     def training_step(self, batch: DomainBatch, batch_idx: int) -> Tensor:
         """Return the total loss of a batch."""
@@ -177,11 +187,10 @@ class TransferModule(L.LightningModule):
 
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain."""
-        self._evaluate(batch, dataloader_idx)
+        batch, outputs = self._outputs(batch, dataloader_idx)
+        self._domain_metrics.update(dataloader_idx, outputs, batch.y)
 
-    def test_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the metrics of one domain."""
-        self._evaluate(batch, dataloader_idx)
+    test_step = validation_step
 
     def predict_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return index, domain and the task's predictions of a batch."""
@@ -197,12 +206,21 @@ class TransferModule(L.LightningModule):
             batch, outputs = Samples(None, y, batch.domain[real], batch.index[real]), outputs[real]
         return batch, outputs
 
-    def _evaluate(self, batch: Samples, domain: int) -> None:
-        batch, outputs = self._outputs(batch, domain)
-        self._domain_metrics.update(domain, outputs, batch.y)
+    def on_validation_epoch_start(self) -> None:
+        """Estimate the target's batch-norm statistics where they are the method, and encode the task's reference."""
+        if self.network.batch_norm == "adabn" and self.trainer.state.fn == "fit":
+            self.network.reestimate(target_inputs(self.trainer))
+        self.on_test_epoch_start()
+
+    def on_test_epoch_start(self) -> None:
+        """Encode the rows that the task is evaluated against, if it asks for them."""
+        if self.network.task.needs_reference:
+            self.network.task.refer(*collect_reference(self.trainer, self.network))
 
     def on_validation_epoch_end(self) -> None:
         """Log what validation found; see :class:`tlkit.metrics.DomainMetrics` for the names."""
+        if (calibration := self._domain_metrics.calibration()) is not None:
+            self.network.task.calibrate(calibration)
         self.log_dict(self._domain_metrics.validation_values(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
@@ -210,19 +228,12 @@ class TransferModule(L.LightningModule):
         self.log_dict(self._domain_metrics.test_values(), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Return one optimizer with the groups ``backbone`` and ``head``, and its schedule."""
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
-        in_backbone = set(backbone)
-        head = [p for p in self.parameters() if p.requires_grad and p not in in_backbone]
-        named = (("backbone", backbone), ("head", head))
-        optimizer = self.optimizer([{"params": each, "name": name} for name, each in named if each])
-        for group in optimizer.param_groups:
-            if group.get("name") == "backbone":
-                group["lr"] *= self.backbone_lr_scale
-        if (schedule := self.lr_schedule) is None:
-            return optimizer
-        scheduler = LambdaLR(optimizer, lambda step: schedule(self._progress(step)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        """Return one optimizer with the fine-tuning's groups and the group ``head``, and its schedule."""
+        backbone = [replace(group, lr_scale=group.lr_scale * self.backbone_lr_scale) for group in self._groups]
+        known = {parameter for group in backbone for parameter in group.parameters}
+        head = [p for p in self.parameters() if p.requires_grad and p not in known]
+        groups = [*backbone, *([ParameterGroup("head", head)] if head else [])]
+        return make_optimizer(self.optimizer, groups, self.lr_schedule, self._progress)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build this model again, in plain types."""
@@ -233,12 +244,4 @@ class TransferModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, in words."""
-        old, new = checkpoint["state_dict"], self.state_dict()
-        differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
-        differ += [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
-        if differ:
-            raise CheckpointError(
-                f"the checkpoint is of another model: {len(differ)} of {len(old.keys() | new.keys())} parameters "
-                f"and buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
-                "use the config.yaml of the run that wrote it"
-            )
+        check_weights(checkpoint["state_dict"], self.state_dict())

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from tlkit.backbones.contract import check_backbone
-from tlkit.errors import ConfigurationError
+from tlkit.batchnorm import DomainBatchNorm, reestimate
+from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Role, Samples
 
-__all__ = ["BatchNormMode", "DomainBatchNorm", "Network"]
+__all__ = ["BatchNormMode", "Network", "check_weights"]
 
-BatchNormMode = Literal["joint", "separate", "domain_specific"]
+BatchNormMode = Literal["joint", "separate", "domain_specific", "adabn"]
 
 
 class Network(nn.Module):
@@ -33,14 +33,18 @@ class Network(nn.Module):
               update the same running statistics (source first).
             - ``"domain_specific"``: a pass each through its own batch-norm layers (statistics and affine parameters),
               one set for the sources and one for the targets (Chang et al., CVPR 2019).
+            - ``"adabn"``: a pass each, with one scale and shift and statistics for each side; before every validation
+              the targets' are estimated anew on their unlabelled training rows (Li et al., 2016). It needs no loss:
+              with ``adaptation: []`` training never sees the target.
     """
 
     num_features: int
 
     def __init__(self, backbone: nn.Module, task: Task, batch_norm: BatchNormMode = "joint") -> None:
         super().__init__()
-        if batch_norm not in ("joint", "separate", "domain_specific"):
-            raise ConfigurationError(f"batch_norm must be 'joint', 'separate' or 'domain_specific', got {batch_norm!r}")
+        if batch_norm not in get_args(BatchNormMode):
+            allowed = ", ".join(map(repr, get_args(BatchNormMode)))
+            raise ConfigurationError(f"batch_norm must be one of {allowed}, got {batch_norm!r}")
         self.backbone = backbone
         self.task = task
         self.batch_norm = batch_norm
@@ -51,6 +55,11 @@ class Network(nn.Module):
         """Width of the task's outputs."""
         return self.task.num_outputs
 
+    @property
+    def num_probabilities(self) -> int:
+        """Width of the task's probabilities."""
+        return self.task.num_probabilities
+
     def build(self, data: DataSpec, example: Any | None = None) -> None:
         """Check the backbone on an example, if there is one, and create the head. Does nothing the second time.
 
@@ -60,29 +69,46 @@ class Network(nn.Module):
 
         Raises:
             BackboneError: If the backbone breaks its contract.
-            ConfigurationError: If ``batch_norm="domain_specific"`` and there is no batch normalisation.
+            ConfigurationError: If ``batch_norm`` keeps layers for each domain and there is no batch normalisation.
         """
         if self._built:
             return
         self.num_features = check_backbone(self.backbone, example)
         self.task.build(self.num_features, data)
-        if self.batch_norm == "domain_specific" and not DomainBatchNorm.replace(self):
+        if self.by_domain and not DomainBatchNorm.replace(self, share_affine=self.batch_norm == "adabn"):
             raise ConfigurationError(
-                "batch_norm: domain_specific needs a network with batch normalisation, and "
+                f"batch_norm: {self.batch_norm} needs a network with batch normalisation, and "
                 f"{type(self.backbone).__name__} has none: use joint or separate"
             )
         self._built = True
 
-    def check_training(self, with_target: bool) -> None:
+    @property
+    def by_domain(self) -> bool:
+        """Whether sources and targets have batch-norm statistics of their own."""
+        return self.batch_norm in ("domain_specific", "adabn")
+
+    def check_training(self, has_target: bool, trains_on_target: bool, validates: bool = True) -> None:
         """Refuse a run that would leave layers untrained which the target is evaluated with.
 
         Args:
-            with_target: Whether training sees target batches.
+            has_target: Whether the data has a target domain.
+            trains_on_target: Whether training sees target batches.
+            validates: Whether the run validates, which is when AdaBN's statistics are estimated.
 
         Raises:
-            ConfigurationError: If ``batch_norm="domain_specific"`` and it does not.
+            ConfigurationError: If ``batch_norm`` keeps layers for each domain and nothing would fill the target's.
         """
-        if self.batch_norm == "domain_specific" and not with_target:
+        if self.batch_norm == "adabn" and not has_target:
+            raise ConfigurationError(
+                "batch_norm: adabn estimates statistics on the target's training rows, and data.targets is empty: name "
+                "a target, or set batch_norm: joint"
+            )
+        if self.batch_norm == "adabn" and not validates:
+            raise ConfigurationError(
+                "batch_norm: adabn estimates the target's statistics before each validation, and this run never "
+                "validates: raise trainer.limit_val_batches above 0, or set batch_norm: joint"
+            )
+        if self.batch_norm == "domain_specific" and not trains_on_target:
             raise ConfigurationError(
                 "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
                 "name data.targets and a loss in adaptation, or set batch_norm: joint"
@@ -115,38 +141,35 @@ class Network(nn.Module):
 
     @contextmanager
     def _as(self, role: Role) -> Iterator[None]:
-        if self.batch_norm == "domain_specific":
+        if self.by_domain:
             for layer in self.modules():
                 if isinstance(layer, DomainBatchNorm):
                     layer.role = role
         yield
 
+    def reestimate(self, inputs: Iterable[Any]) -> None:
+        """Estimate the targets' batch-norm statistics anew from batches of target inputs (``batch_norm="adabn"``)."""
+        reestimate(self, inputs, lambda x: self(x, "target"))
 
-class DomainBatchNorm(nn.Module):
-    """A batch-norm layer for the sources and one for the targets; ``role`` says which is in use."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.source = layer
-        self.target = copy.deepcopy(layer)
-        self.role: Role = "target"
+def check_weights(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of another model, in words.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` with the layer of the current role."""
-        result: Tensor = self.source(x) if self.role == "source" else self.target(x)
-        return result
+    Args:
+        old: The weights of a checkpoint.
+        new: Those of the model that they are meant for.
 
-    @classmethod
-    def replace(cls, module: nn.Module) -> int:
-        """Put a ``DomainBatchNorm`` in the place of every batch-norm layer below ``module``; return how many."""
-        count = 0
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                setattr(module, name, cls(child))
-                count += 1
-            else:
-                count += cls.replace(child)
-        return count
+    Raises:
+        CheckpointError: If a name or a shape differs.
+    """
+    differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
+    differ += [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
+    if differ:
+        raise CheckpointError(
+            f"the checkpoint is of another model: {len(differ)} of {len(old.keys() | new.keys())} parameters "
+            f"and buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
+            "use the config.yaml of the run that wrote it"
+        )
 
 
 def _concatenate(source: Any, target: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Backbone", "DataSpec", "DomainBatch", "Encoded", "Encoder", "Role", "Samples", "Split", "map_tensors"]
 
 Role = Literal["source", "target"]
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "reference"]
 
 
 @runtime_checkable
@@ -123,12 +123,21 @@ class DataSpec:
         sources: The labelled domains that are trained on.
         targets: The domains to adapt to, labels sealed.
         classes: Class names in the order of the labels; empty when the labels are not classes.
+        class_counts: Number of labelled training rows of each class; empty when it is not known.
+        quantities: Names of the columns of the labels when they are measured values, with their units: ``("x_m",
+            "y_m")``; empty when the labels are classes.
+        centre: Mean of each quantity over the labelled training rows.
+        scale: Standard deviation of each quantity over the labelled training rows.
     """
 
     domains: tuple[str, ...]
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+    quantities: tuple[str, ...] = ()
+    centre: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -152,6 +161,10 @@ class Encoder(Protocol):
     @property
     def num_outputs(self) -> int:
         """Width of the task's outputs."""
+
+    @property
+    def num_probabilities(self) -> int:
+        """Width of what the task's ``probabilities`` returns."""
 
     def encode(self, batch: DomainBatch) -> tuple[Encoded | None, Encoded | None]:
         """Return source and target after the network."""

@@ -117,8 +117,8 @@ def test_missing_arguments_are_named(recipe):
 
 
 def test_arguments_of_parents_through_kwargs(recipe):
-    recipe["data"]["init_args"]["val_fraction"] = 0.2  # of DomainDataModule, behind **kwargs of Digits
-    assert check_recipe(recipe)["data"]["init_args"]["val_fraction"] == 0.2
+    recipe["data"]["init_args"]["hold_out"] = {"val_fraction": 0.2}  # of DomainDataModule, behind **kwargs of Digits
+    assert check_recipe(recipe)["data"]["init_args"]["hold_out"] == {"val_fraction": 0.2}
 
 
 def test_arguments_of_functions_behind_kwargs(recipe):

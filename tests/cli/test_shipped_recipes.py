@@ -69,7 +69,14 @@ def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys):
     assert main(["fit", "--config", name, *words]) == 0
     run = tmp_path / name / "r"
     assert capsys.readouterr().out.splitlines()[-1] == str(run)
-    left = {"config.yaml", "metrics.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    left = {
+        "config.yaml",
+        "metrics.csv",
+        "splits.json",
+        "summary.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
     assert {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} == left
     summary = json.loads((run / "summary.json").read_text())
     config = yaml.safe_load((run / "config.yaml").read_text())

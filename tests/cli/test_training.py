@@ -82,7 +82,7 @@ def test_config_holds_every_default_and_the_overrides(trained):
     assert config["recipe"] == "tiny"
     assert config["model"]["optimizer"]["init_args"]["lr"] == 0.001
     assert config["model"]["batch_norm"] == "joint"
-    assert config["data"]["init_args"]["val_fraction"] == 0.1
+    assert config["data"]["init_args"]["hold_out"]["val_fraction"] == 0.1
     assert "run_id" not in config
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tests.data.sets import Lines
-from tlkit.data import DomainDataModule
+from tlkit.data import DomainDataModule, HoldOut
 from tlkit.errors import DataError
 
 quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -64,6 +64,7 @@ def ready(*args, **kwargs):
 
 def test_a_source_is_split_into_three_disjoint_parts_with_the_shares_of_its_labels():
     splits = ready(["long"], ["short"], batch_size=4).splits["long"]
+    splits = {split: rows for split, rows in splits.items() if split != "reference"}
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 72, "val": 8, "test": 20}
     assert sorted(np.concatenate(list(splits.values()))) == list(range(100))
     assert all((rows % 2).mean() == 0.5 for rows in splits.values())
@@ -81,7 +82,9 @@ def test_the_test_rows_depend_on_neither_role_nor_other_domains_but_on_the_seed(
     as_source = ready(["short"], ["long"], batch_size=4).splits["short"]["test"]
     as_target = ready(["long", "other"], ["short"], batch_size=4).splits["short"]["test"]
     assert np.array_equal(as_source, as_target)
-    assert not np.array_equal(as_source, ready(["short"], batch_size=4, split_seed=1).splits["short"]["test"])
+    assert not np.array_equal(
+        as_source, ready(["short"], batch_size=4, hold_out=HoldOut(seed=1)).splits["short"]["test"]
+    )
 
 
 def test_published_test_rows_and_numbers_of_rows():
@@ -97,7 +100,7 @@ def test_published_test_rows_and_numbers_of_rows():
 def test_groups_are_in_one_split_only():
     groups = np.arange(100) // 5
     splits = Lines(["long"]).split("long", np.arange(100) % 2, groups=groups)
-    parts = [set(groups[rows]) for rows in splits.values()]
+    parts = [set(groups[splits[name]]) for name in ("train", "val", "test")]
     assert sum(map(len, parts)) == 20 == len(set.union(*parts))
 
 
@@ -174,8 +177,6 @@ def test_only_what_a_stage_needs_is_read():
         ({"sources": [], "targets": []}, "both empty"),
         ({"sources": ["long"], "batch_size": 1}, "batch_size must be at least 2, one row has no covariance, got 1"),
         ({"sources": ["long"], "num_workers": -1}, "num_workers must be 0"),
-        ({"sources": ["long"], "val_fraction": 0.0}, "val_fraction must lie between 0 and 1, both excluded, got 0.0"),
-        ({"sources": ["long"], "test_fraction": 1}, "test_fraction must lie between 0 and 1"),
         (
             {"sources": ["long"], "targets": ["short"], "batch_size": 25},
             "batch_size 25 is larger than the training split of the target 'short', which has 24 rows: choose at most",
@@ -185,6 +186,13 @@ def test_only_what_a_stage_needs_is_read():
 def test_what_is_refused_before_training(arguments, message):
     with pytest.raises(DataError, match=message):
         ready(**arguments)
+
+
+@pytest.mark.parametrize("name", ["val_fraction", "test_fraction"])
+@pytest.mark.parametrize("value", [0.0, 1])
+def test_a_split_of_nothing_or_of_everything_is_refused(name, value):
+    with pytest.raises(DataError, match=f"hold_out.{name} must lie between 0 and 1, both excluded, got {value}"):
+        HoldOut(**{name: value})
 
 
 def test_domains_with_other_classes_are_refused():

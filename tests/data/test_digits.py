@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from tlkit.data import Digits
+from tlkit.data import Digits, HoldOut
 from tlkit.errors import DataError
 
 
@@ -43,7 +43,7 @@ def whole(data, domain):
 
 
 def test_optdigits_as_target_has_1197_rows_to_train_and_600_to_test():
-    data = Digits(["mnist"], ["optdigits"], test_fraction=0.5)
+    data = Digits(["mnist"], ["optdigits"], hold_out=HoldOut(test_fraction=0.5))
     sets = {split: data.dataset("optdigits", split) for split in ("train", "val", "test")}
     assert {split: len(part) for split, part in sets.items()} == {"train": 1197, "val": 1197, "test": 600}
     rows = data.splits["optdigits"]
@@ -74,7 +74,7 @@ def test_mnist_is_the_centre_of_mlxtends_5000_digits():
     assert y.tolist() == labels.tolist()
     data = Digits(["mnist"])
     data.dataset("mnist", "train")
-    assert {split: len(rows) for split, rows in data.splits["mnist"].items()} == {
+    assert {split: len(data.splits["mnist"][split]) for split in ("train", "val", "test")} == {
         "train": 3600,
         "val": 400,
         "test": 1000,
@@ -132,7 +132,7 @@ def test_usps_files_with_their_published_test_split(tmp_path):
 def test_the_real_files(tlkit_data):
     data = Digits(["usps"], ["mnist"], mnist="idx", root=str(tlkit_data / "digits"))
     data.setup()
-    assert {split: len(rows) for split, rows in data.splits["usps"].items()} == {
+    assert {split: len(data.splits["usps"][split]) for split in ("train", "val", "test")} == {
         "train": 6562,
         "val": 729,
         "test": 2007,

@@ -44,7 +44,7 @@ class Setting:
         """Build the loss, its layers drawn from a fixed seed, half way through a run."""
         torch.manual_seed(0)
         loss = self.loss(**{**self.arguments, **overrides})
-        loss.build(SimpleNamespace(num_features=WIDTH, num_outputs=CLASSES, task=Classification()))
+        loss.build(SimpleNamespace(num_features=WIDTH, num_probabilities=CLASSES, task=Classification()))
         loss.progress = 0.5
         return loss
 

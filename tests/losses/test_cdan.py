@@ -16,7 +16,7 @@ from tlkit.tasks import Classification
 
 def build(loss: AdaptationLoss, features: int, classes: int) -> AdaptationLoss:
     torch.manual_seed(0)
-    loss.build(SimpleNamespace(num_features=features, num_outputs=classes, task=Classification()))
+    loss.build(SimpleNamespace(num_features=features, num_probabilities=classes, task=Classification()))
     return loss
 
 
@@ -57,7 +57,7 @@ def test_wide_products_are_projected_and_the_projection_is_saved() -> None:
     assert (exact - projected).abs().mean() < 0.1 * product.norm(dim=1).mean() * other_product.norm(dim=1).mean()
     torch.manual_seed(99)
     fresh = CDAN(hidden_size=4, random_size=4000)
-    fresh.build(SimpleNamespace(num_features=600, num_outputs=7, task=Classification()))
+    fresh.build(SimpleNamespace(num_features=600, num_probabilities=7, task=Classification()))
     assert not torch.equal(fresh.inputs(side), loss.inputs(side))
     fresh.load_state_dict(loss.state_dict())
     assert torch.equal(fresh.inputs(side), loss.inputs(side))

@@ -15,7 +15,7 @@ Y = torch.tensor([0, 1])
 def metrics():
     task = Classification()
     task.build(3, SPEC)
-    return DomainMetrics(SPEC, task.metrics, task.label_free_metrics, task.selection_metric)
+    return DomainMetrics(SPEC, task)
 
 
 def test_sealed_labels_only_show_under_oracle(metrics):

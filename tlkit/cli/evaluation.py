@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ def predict(request: Request) -> int:
     batches: Any = trainer.predict(cli.model, datamodule=data, ckpt_path=str(request.checkpoint), weights_only=True)
     by_domain = [batches] if len(files) == 1 else batches
     files[0].parent.mkdir(exist_ok=True)
-    for file, found in zip(files, by_domain, strict=True):
-        _write(file, found, data.spec())
+    for domain, file, found in zip(data.eval_domains, files, by_domain, strict=True):
+        names = data.row_names(domain)
+        _write(file, found, data.spec(), names and [names[row] for row in data.splits[domain]["test"]])
         print(file)
     return 0
 
@@ -81,7 +83,9 @@ def _start(request: Request) -> TransferCLI:
     return cli
 
 
-def _write(file: Path, batches: list[dict[str, Tensor]], data: DataSpec) -> None:
+def _write(
+    file: Path, batches: list[dict[str, Tensor]], data: DataSpec, row_names: Sequence[str] | None = None
+) -> None:
     """Write one row a sample in the order of the data set; a tensor of several columns gets a column each."""
     columns = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0] if key != "domain"}
     order = columns["index"].argsort()
@@ -90,6 +94,8 @@ def _write(file: Path, batches: list[dict[str, Tensor]], data: DataSpec) -> None
         values = values[order]
         if values.dim() == 1:
             table[key] = values.tolist()
+            if key == "index" and row_names is not None:
+                table["name"] = [row_names[index] for index in table[key]]
             if key == "prediction" and data.classes:
                 table["class"] = [data.classes[label] for label in table[key]]
             continue

@@ -43,6 +43,7 @@ SLOTS = (
         "torch.optim.lr_scheduler.LRScheduler",
         ("torch.optim.lr_scheduler",),
     ),
+    Slot("fine-tuning strategy", "tlkit.finetuning.FineTuning", ("tlkit.finetuning",)),
     Slot("backbone", "torch.nn.Module", ("tlkit.backbones",)),
 )
 

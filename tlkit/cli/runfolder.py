@@ -9,13 +9,17 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlkit.errors import ConfigurationError
 
-__all__ = ["create_run", "environment", "write_aside", "write_config", "write_summary"]
+if TYPE_CHECKING:
+    from tlkit.data import DomainDataModule
+
+__all__ = ["create_run", "environment", "write_aside", "write_config", "write_splits", "write_summary"]
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
 
@@ -83,6 +87,24 @@ def _first_free(parent: Path, stem: str) -> Path:
 def write_config(run: Path, text: str) -> Path:
     """Write ``config.yaml``, everything needed to run it again, and return its path."""
     return write_aside(run / "config.yaml", text)
+
+
+def write_splits(run: Path, data: DomainDataModule) -> Path:
+    """Write ``splits.json``, the rows of every split of every domain, and return its path.
+
+    A row is a number, or the name that the data module gives it. ``labelled`` are a target's rows whose labels were
+    used. Rows that the recipe divides the same way again need no file; it is there to be compared and cited.
+    """
+    content: dict[str, Any] = {"hold_out": asdict(data.hold_out)}
+    for domain in data.eval_domains:
+        found = {split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"}
+        if domain in data.labelled:
+            found |= {"labelled": data.labelled[domain]}  # type: ignore[dict-item]
+        names = data.row_names(domain)
+        content[domain] = {
+            split: rows.tolist() if names is None else [names[row] for row in rows] for split, rows in found.items()
+        }
+    return write_aside(run / "splits.json", json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from tlkit.cli.loggers import make_loggers
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
-from tlkit.cli.runfolder import create_run, environment, write_config, write_summary
+from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
 from tlkit.errors import ConfigurationError, TlkitError
 
@@ -68,6 +68,7 @@ class _Run:
             self.throughput,
             self.stop,
             _Unfinished(folder / "summary.json"),
+            _Splits(folder),
             _Loggers(
                 partial(
                     make_loggers,
@@ -142,6 +143,17 @@ class _Run:
             note=f"checkpoint of step {selection['step']}, {chosen}",
         )
         print(self.folder)
+
+
+class _Splits(Callback):
+    """Writes which rows were trained, validated and tested on, once the data is read."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_splits(self.run, trainer.datamodule)  # type: ignore[attr-defined]
 
 
 class _Unfinished(Callback):

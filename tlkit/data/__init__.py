@@ -3,5 +3,7 @@
 from tlkit.data.base import DomainDataModule
 from tlkit.data.digits import Digits
 from tlkit.data.images import ImageFolderDomains
+from tlkit.data.rows import TensorRows
+from tlkit.data.splits import HoldOut
 
-__all__ = ["Digits", "DomainDataModule", "ImageFolderDomains"]
+__all__ = ["Digits", "DomainDataModule", "HoldOut", "ImageFolderDomains", "TensorRows"]

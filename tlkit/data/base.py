@@ -9,13 +9,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch.utils.data import Dataset
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Dataset, Subset
 
 from tlkit.data.checks import check_classes, check_domains, check_roles
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
-from tlkit.data.splits import Rows, generator, hold_out
+from tlkit.data.splits import HoldOut, Rows, choose_labelled, divide, generator, label_budgets
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split
 
@@ -34,14 +34,18 @@ class DomainDataModule(L.LightningDataModule):
         also_test: Domains to test on besides the sources and targets.
         batch_size: Rows a batch, side and rank: a step sees ``batch_size`` source and ``batch_size`` target rows.
         num_workers: Worker processes a side; 0 reads in the main process, best for data in memory.
-        val_fraction: Share of a source's rows outside the test split that are held out to validate on.
-        test_fraction: Share of a domain's rows held out to test on, where no test split is published.
-        split_seed: Seed of the splits. It is not the seed of the run, so that runs with other seeds are comparable.
+        hold_out: How rows are divided: ``{val_fraction: 0.1, test_fraction: 0.2, seed: 0}``.
+        labels_per_class: How many labelled rows of each class a domain has to train on: a number for every source, or
+            ``{domain: number}``. A source's other training rows are left out. A target named here joins the labelled
+            side with that many rows; all its rows stay on the unlabelled side too.
+        label_fraction: The same as a share of the training rows, in (0, 1].
 
     Attributes:
         domains: Names of all domains there are; a subclass sets it.
         classes: Names of the classes in label order, empty when labels are not classes; a subclass sets it.
+        quantities: Names and units of the columns of the labels when they are measured values; a subclass sets it.
         splits: Row numbers by domain and split, as :meth:`split` made them.
+        labelled: Row numbers of the targets' labelled training rows, by domain.
 
     Raises:
         DataError: If the arguments contradict each other.
@@ -64,7 +68,8 @@ class DomainDataModule(L.LightningDataModule):
     """
 
     domains: Sequence[str]
-    classes: Sequence[str]
+    classes: Sequence[str] = ()
+    quantities: Sequence[str] = ()
 
     def __init__(
         self,
@@ -73,9 +78,9 @@ class DomainDataModule(L.LightningDataModule):
         also_test: list[str] | None = None,
         batch_size: int = 32,
         num_workers: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
+        hold_out: HoldOut = HoldOut(),
+        labels_per_class: int | dict[str, int] | None = None,
+        label_fraction: float | dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         check_roles(sources, targets or [], also_test or [])
@@ -84,12 +89,11 @@ class DomainDataModule(L.LightningDataModule):
             raise DataError(f"batch_size must be at least 2, one row has no covariance, got {batch_size}")
         if num_workers < 0:
             raise DataError(f"num_workers must be 0 (read in the main process) or more, got {num_workers}")
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise DataError(f"{name} must lie between 0 and 1, both excluded, got {fraction}")
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.batch_size, self.num_workers, self.hold_out = batch_size, num_workers, hold_out
+        self.budgets = label_budgets(self.sources, self.targets, labels_per_class, label_fraction)
         self.splits: dict[str, dict[Split, Rows]] = {}
+        self.labelled: dict[str, Rows] = {}
+        self._labels: dict[str, NDArray[Any]] = {}
         self._read: dict[tuple[str, Split], DomainRows] = {}
         self._loader: TrainLoader | None = None
         self._resumed: dict[str, int] | None = None
@@ -101,7 +105,8 @@ class DomainDataModule(L.LightningDataModule):
 
         Args:
             domain: One of ``domains``.
-            split: ``"train"``, ``"val"`` or ``"test"``; :meth:`split` says which rows these are.
+            split: ``"train"``, ``"val"``, ``"test"``, or ``"reference"``: the training rows (of a source, with its
+                validation rows) as they are read to evaluate. :meth:`split` says which rows these are.
         """
         raise TypeError(f"{type(self).__name__} must define dataset(domain, split)")
 
@@ -109,10 +114,19 @@ class DomainDataModule(L.LightningDataModule):
         """Return the classes found in one domain, in label order; ``classes`` unless a subclass finds out by domain."""
         return self.classes
 
+    def row_names(self, domain: str) -> Sequence[str] | None:
+        """Return what a user knows each row of a domain by: a file, a line of a table. None if there is nothing."""
+        return None
+
     # What a subclass may use
 
     def split(
-        self, domain: str, y: ArrayLike, groups: ArrayLike | None = None, test: ArrayLike | None = None
+        self,
+        domain: str,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        test: ArrayLike | None = None,
+        among: ArrayLike | None = None,
     ) -> dict[Split, Rows]:
         """Divide the rows of a domain by chance, the same on every call, and remember it in ``splits``.
 
@@ -125,7 +139,9 @@ class DomainDataModule(L.LightningDataModule):
             y: Labels of all its rows; every split gets its share of each if they are a column of integers.
             groups: Group of each row (patient, user, recording); a group is never divided.
             test: A published test split as row numbers or as a mask, or the number of rows to hold out; else
-                ``test_fraction`` of the rows.
+                ``hold_out.test_fraction`` of the rows.
+            among: Row numbers or a mask of the rows that may be trained or validated on; all but the test rows by
+                default.
 
         Returns:
             Ascending row numbers of each split.
@@ -135,23 +151,45 @@ class DomainDataModule(L.LightningDataModule):
         """
         if domain in self.splits:
             return self.splits[domain]
-        rows, random = np.arange(len(y)), generator(self.split_seed, domain)  # type: ignore[arg-type]
-        published = None if test is None or np.ndim(test) == 0 else np.asarray(test)
+        labels = np.asarray(y)
+        random = generator(self.hold_out.seed, domain)
         try:
-            if published is not None:
-                mask = np.zeros(len(rows), bool)
-                mask[published] = True
-                train, held = rows[~mask], rows[mask]
-            else:
-                count = round(self.test_fraction * len(rows)) if test is None else int(test)  # type: ignore[arg-type]
-                train, held = hold_out(rows, max(count, 1), y, groups, random)
-            validation = train
+            train, held = self._hold_out_test(labels, groups, test, among, random)
+            validation = reference = train
             if domain in self.sources:
-                train, validation = hold_out(train, max(round(self.val_fraction * len(train)), 1), y, groups, random)
+                count = max(round(self.hold_out.val_fraction * len(train)), 1)
+                train, validation = divide(train, count, labels, groups, random)
+            if domain in self.budgets:
+                random = generator(self.hold_out.seed, f"{domain}, labelled")
+                chosen = choose_labelled(train, self.budgets[domain], labels, groups, random)
+                if domain in self.sources:
+                    train = chosen
+                else:
+                    self.labelled[domain] = chosen
+            if domain in self.sources:
+                reference = np.union1d(train, validation)
         except DataError as error:
             raise DataError(f"domain {domain!r} cannot be split: {error}") from error
-        self.splits[domain] = {"train": train, "val": validation, "test": held}
+        self._labels[domain] = labels
+        self.splits[domain] = {"train": train, "val": validation, "test": held, "reference": reference}
         return self.splits[domain]
+
+    def _hold_out_test(
+        self,
+        y: NDArray[Any],
+        groups: ArrayLike | None,
+        test: ArrayLike | None,
+        among: ArrayLike | None,
+        random: np.random.Generator,
+    ) -> tuple[Rows, Rows]:
+        rows = np.arange(len(y))
+        if test is None or np.ndim(test) == 0:
+            allowed = rows if among is None else rows[_mask(among, len(rows))]
+            share = self.hold_out.test_fraction * len(allowed)
+            count = round(share) if test is None else int(test)  # type: ignore[arg-type]
+            return divide(allowed, max(count, 1), y, groups, random)
+        held = _mask(test, len(rows))
+        return rows[~held if among is None else _mask(among, len(rows)) & ~held], rows[held]
 
     # What the trainer and the module use
 
@@ -161,8 +199,33 @@ class DomainDataModule(L.LightningDataModule):
         return [*self.sources, *self.targets, *self.also_test]
 
     def spec(self) -> DataSpec:
-        """Return what the model may know of the data."""
-        return DataSpec(tuple(self.eval_domains), tuple(self.sources), tuple(self.targets), tuple(self.classes))
+        """Return what the model may know of the data.
+
+        The statistics are of the labelled training rows, and there once a domain has been read; those of measured
+        values are always there.
+        """
+        if self.quantities:
+            for domain in self.sources:
+                self._domain(domain, "train")
+        known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
+        known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]
+        y = np.concatenate(known) if known else None
+        statistics: dict[str, Any] = {}
+        if y is not None and self.quantities:
+            values = y.reshape(len(y), -1).astype(np.float64)
+            deviation = values.std(axis=0)
+            statistics["centre"] = tuple(values.mean(axis=0).tolist())
+            statistics["scale"] = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+        elif y is not None and y.ndim == 1 and y.dtype.kind in "iu":
+            statistics["class_counts"] = tuple(np.bincount(y, minlength=len(self.classes)).tolist())
+        return DataSpec(
+            tuple(self.eval_domains),
+            tuple(self.sources),
+            tuple(self.targets),
+            tuple(self.classes),
+            quantities=tuple(self.quantities),
+            **statistics,
+        )
 
     def example(self) -> Samples:
         """Return two rows of the first training domain, without labels and augmentation, to learn shapes from."""
@@ -194,7 +257,8 @@ class DomainDataModule(L.LightningDataModule):
                 if needed:
                     self._domain(domain, split)  # type: ignore[arg-type]
         if training:
-            self._check_batch_size()
+            self._check_budgets()
+            self._check_sides()
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of :class:`~tlkit.types.DomainBatch`; an epoch is one pass over the longer side.
@@ -207,12 +271,7 @@ class DomainDataModule(L.LightningDataModule):
                 "trainer.limit_train_batches or the data instead"
             )
         sides = self._sides()
-        if not sides:
-            raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
-        source, target = (
-            SideRows([self._domain(domain, "train") for domain in sides[role]]) if role in sides else None
-            for role in ("source", "target")
-        )
+        source, target = (SideRows(sides[role]) if role in sides else None for role in ("source", "target"))
         # A trainer that asks again in the middle of its run (reload_dataloaders_every_n_epochs) goes on in the order.
         going_on = self.trainer is not None and self.trainer.current_epoch > 0 and self._loader is not None
         position = self._loader.position if going_on and self._loader is not None else 0
@@ -246,6 +305,14 @@ class DomainDataModule(L.LightningDataModule):
         """Return one loader for each of ``eval_domains``, with labels."""
         return [self._eval_loader(domain, "test") for domain in self.eval_domains]
 
+    def reference_loader(self) -> RowLoader:
+        """Return a loader of the sources' training and validation rows, with labels, as they are read to evaluate."""
+        return self._loader_of([self._domain(domain, "reference") for domain in self.sources])
+
+    def target_train_loader(self) -> RowLoader:
+        """Return a loader of the targets' training rows, without labels, as they are read to evaluate."""
+        return self._loader_of([self._domain(domain, "reference") for domain in self.targets])
+
     def predict_dataloader(self) -> list[RowLoader]:
         """Return the loaders of :meth:`test_dataloader`."""
         return self.test_dataloader()
@@ -265,23 +332,48 @@ class DomainDataModule(L.LightningDataModule):
         return self._read[domain, split]
 
     def _eval_loader(self, domain: str, split: Split) -> RowLoader:
-        rows, (rank, world) = SideRows([self._domain(domain, split)]), self._ranks()
-        return eval_loader(rows, self.batch_size, self.num_workers, rank, world, persistent=split == "val")
+        return self._loader_of([self._domain(domain, split)], persistent=split == "val")
 
-    def _sides(self) -> dict[str, list[str]]:
+    def _loader_of(self, parts: list[DomainRows], persistent: bool = False) -> RowLoader:
+        rank, world = self._ranks()
+        return eval_loader(SideRows(parts), self.batch_size, self.num_workers, rank, world, persistent)
+
+    def _sides(self) -> dict[str, list[DomainRows]]:
+        """Return what each side of a training batch is drawn from; a side that nothing uses is left out."""
+        labelled = [self._domain(domain, "train") for domain in self.sources]
+        labelled += [self._labelled_rows(domain) for domain in self.targets if domain in self.budgets]
         module = getattr(self.trainer, "lightning_module", None)
         targets = self.targets if getattr(module, "uses_target", True) else []
-        return {role: names for role, names in (("source", self.sources), ("target", targets)) if names}
+        sides = {"source": labelled, "target": [self._domain(domain, "train") for domain in targets]}
+        return {role: parts for role, parts in sides.items() if parts}
 
-    def _check_batch_size(self) -> None:
+    def _labelled_rows(self, domain: str) -> DomainRows:
+        """Return the labelled training rows of a target."""
+        data = self.dataset(domain, "train")
+        chosen = np.flatnonzero(np.isin(self.splits[domain]["train"], self.labelled[domain]))
+        number = self.eval_domains.index(domain)
+        return DomainRows(domain, number, "train", Subset(data, chosen.tolist()), len(self.classes))
+
+    def _check_budgets(self) -> None:
+        for domain in self.budgets:
+            if domain not in self.splits:
+                raise DataError(
+                    f"labels_per_class and label_fraction need {type(self).__name__}.dataset to take its rows from "
+                    f"self.split(domain, y), and it does not for {domain!r}"
+                )
+
+    def _check_sides(self) -> None:
         world = self._ranks()[1]
-        for role, names in self._sides().items():
-            size = sum(len(self._domain(name, "train")) for name in names)
+        if not self._sides():
+            raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
+        for role, parts in self._sides().items():
+            size = sum(map(len, parts))
             if self.batch_size * world > size:
                 ranks = f" on each of {world} ranks" if world > 1 else ""
+                names = ", ".join(repr(part.name) for part in parts)
                 raise DataError(
-                    f"batch_size {self.batch_size}{ranks} is larger than the training split of the {role} "
-                    f"{', '.join(map(repr, names))}, which has {size} rows: choose at most {size // world}"
+                    f"batch_size {self.batch_size}{ranks} is larger than the training split of the {role} {names}, "
+                    f"which has {size} rows: choose at most {size // world}"
                 )
 
     def _ranks(self) -> tuple[int, int]:
@@ -293,3 +385,10 @@ class DomainDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.world_size > 1:
             seed = self.trainer.strategy.broadcast(seed)
         return seed
+
+
+def _mask(rows: ArrayLike, size: int) -> NDArray[np.bool_]:
+    """Return row numbers or a mask as a mask."""
+    mask = np.zeros(size, bool)
+    mask[np.asarray(rows)] = True
+    return mask

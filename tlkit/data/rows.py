@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, ge
 
 from tlkit.data.checks import check_values
 from tlkit.errors import DataError
-from tlkit.types import Samples, Split
+from tlkit.types import Samples, Split, map_tensors
 
-__all__ = ["DomainRows", "Draw", "SideRows", "mix"]
+__all__ = ["DomainRows", "Draw", "SideRows", "TensorRows", "mix"]
 
 
 def mix(*keys: int) -> int:
@@ -38,6 +38,40 @@ class Draw(list[int]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Draw, (list(self), self.key)
+
+
+class TensorRows(Dataset[Any]):
+    """Rows held in memory: a tensor or a mapping of tensors, and labels. Whole batches are sliced at once.
+
+    Tokenised texts, a mapping with ``attention_mask``, are cut to the longest text of each batch.
+
+    Args:
+        x: ``(N, ...)`` tensor, or a mapping of such tensors.
+        y: ``(N,)`` or ``(N, K)`` labels.
+
+    Example:
+        >>> ids, mask = torch.tensor([[5, 6, 0], [7, 0, 0]]), torch.tensor([[1, 1, 0], [1, 0, 0]])
+        >>> x = {"input_ids": ids, "attention_mask": mask}
+        >>> TensorRows(x, torch.tensor([0, 1])).rows(torch.tensor([1]))[0]["input_ids"]
+        tensor([[7]])
+    """
+
+    def __init__(self, x: Tensor | Mapping[str, Tensor], y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, row: int) -> tuple[Any, Tensor]:
+        return map_tensors(self.x, lambda tensor: tensor[row]), self.y[row]
+
+    def rows(self, rows: Tensor) -> tuple[Any, Tensor]:
+        """Return inputs and labels of ``(B,)`` row numbers."""
+        x = map_tensors(self.x, lambda tensor: tensor.index_select(0, rows))
+        if isinstance(x, dict) and (mask := x.get("attention_mask")) is not None:
+            longest = max(int(mask.sum(1).max()), 1)
+            x = {key: value[:, :longest] if value.shape[1:2] == mask.shape[1:] else value for key, value in x.items()}
+        return x, self.y.index_select(0, rows)
 
 
 class DomainRows(Dataset[Any]):
@@ -72,11 +106,14 @@ class DomainRows(Dataset[Any]):
             inner = torch.as_tensor(self._base.indices)
             self._rows = inner if self._rows is None else inner[self._rows]
             self._base = self._base.dataset
-        self._tensors = self._base.tensors if type(self._base) is TensorDataset else None
+        self._tensors = self._base if type(self._base) is TensorRows else None
+        if type(self._base) is TensorDataset:
+            if len(self._base.tensors) != 2:
+                raise DataError(f"domain {name!r}: a data set has rows (x, y), got {len(self._base.tensors)} tensors")
+            self._tensors = TensorRows(*self._base.tensors)
         if self._tensors is not None:
-            if len(self._tensors) != 2:
-                raise DataError(f"domain {name!r}: a data set has rows (x, y), got {len(self._tensors)} tensors")
-            x, y = self._tensors if self._rows is None else (tensor[self._rows] for tensor in self._tensors)
+            everything = torch.arange(len(self._tensors)) if self._rows is None else self._rows
+            x, y = self._tensors.rows(everything)
             check_values(name, split, x, y if labels else None, num_classes)
 
     def __len__(self) -> int:
@@ -86,8 +123,8 @@ class DomainRows(Dataset[Any]):
         """Return inputs and labels of ``(B,)`` rows."""
         base_rows = rows if self._rows is None else self._rows[rows]
         if self._tensors is not None:
-            x, y = self._tensors
-            return x.index_select(0, base_rows), _whole(y.index_select(0, base_rows)) if self.labels else None
+            x, y = self._tensors.rows(base_rows)
+            return x, _whole(y) if self.labels else None
         pairs = self._pairs(base_rows.tolist(), key)
         try:
             inputs = default_collate([x for x, _ in pairs])

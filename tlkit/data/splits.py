@@ -3,15 +3,116 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlkit.errors import DataError
+from tlkit.errors import DataError, unknown
 
-__all__ = ["Rows", "generator", "hold_out"]
+__all__ = ["HoldOut", "Rows", "choose_labelled", "divide", "generator", "label_budgets"]
 
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """How the rows of a domain are divided.
+
+    Attributes:
+        val_fraction: Share of a source's rows outside the test split that are held out to validate on.
+        test_fraction: Share of a domain's rows held out to test on, where no test split is published.
+        seed: Seed of the splits. It is not the seed of the run, so that runs with other seeds are comparable.
+
+    Raises:
+        DataError: If a fraction does not lie between 0 and 1.
+    """
+
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, fraction in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 < fraction < 1:
+                raise DataError(f"hold_out.{name} must lie between 0 and 1, both excluded, got {fraction}")
+
+
+def label_budgets(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    labels_per_class: int | Mapping[str, int] | None,
+    label_fraction: float | Mapping[str, float] | None,
+) -> dict[str, int | float]:
+    """Return how many labels each domain may use: a whole number is a class's, a float a share of the training rows.
+
+    Raises:
+        DataError: If a domain is unknown to the run or has two budgets, or a number is out of its range.
+
+    Example:
+        >>> label_budgets(["photo"], ["art"], {"art": 3}, 0.5)
+        {'art': 3, 'photo': 0.5}
+    """
+    budgets: dict[str, int | float] = {}
+    for name, given in (("labels_per_class", labels_per_class), ("label_fraction", label_fraction)):
+        if given is None:
+            continue
+        for domain, value in (given if isinstance(given, Mapping) else dict.fromkeys(sources, given)).items():
+            if domain not in (*sources, *targets):
+                raise DataError(f"{name}: {unknown('domain of this run', domain, [*sources, *targets])}")
+            if domain in budgets:
+                raise DataError(f"{domain!r} has both labels_per_class and label_fraction: leave one out")
+            if name == "labels_per_class" and (value < 1 or int(value) != value):
+                raise DataError(f"labels_per_class is a whole number from 1 up, got {value} for {domain!r}")
+            if name == "label_fraction" and not 0 < value <= 1:
+                raise DataError(f"label_fraction lies above 0 and at most at 1, got {value} for {domain!r}")
+            budgets[domain] = int(value) if name == "labels_per_class" else float(value)
+    return budgets
+
+
+def choose_labelled(
+    rows: Rows, budget: int | float, y: ArrayLike, groups: ArrayLike | None, random: np.random.Generator
+) -> Rows:
+    """Choose the rows whose labels may be used.
+
+    Args:
+        rows: The training rows.
+        budget: A whole number of rows of each class, taken from as many groups as there are; or a float, the share of
+            the rows, in whole groups and with the share of each class.
+        y: Labels of all rows of the domain.
+        groups: Group of each row of the domain.
+        random: Where chance comes from.
+
+    Raises:
+        DataError: If a class has too few rows, or the labels are no classes and ``budget`` is a number of each.
+
+    Example:
+        >>> rows, y = np.arange(10), np.repeat([0, 1], 5)
+        >>> np.bincount(y[choose_labelled(rows, 2, y, None, np.random.default_rng(0))]).tolist()
+        [2, 2]
+    """
+    labels = np.asarray(y)
+    if isinstance(budget, float):
+        if budget == 1.0:
+            return rows
+        return divide(rows, max(round(budget * len(rows)), 1), labels, groups, random)[1]
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise DataError("labels_per_class needs labels that are classes: use label_fraction")
+    member = rows if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()[rows]
+    chosen: list[Rows] = []
+    order = random.permutation(len(rows))
+    for label in np.unique(labels[rows]):
+        mine = order[labels[rows][order] == label]
+        if len(mine) < budget:
+            raise DataError(f"labels_per_class is {budget}, but class {label} has {len(mine)} training rows")
+        seen: dict[int, int] = {}  # a group's second row comes after the first row of every other group
+        turn = []
+        for group in member[mine].tolist():
+            turn.append(seen.get(group, 0))
+            seen[group] = turn[-1] + 1
+        chosen.append(mine[np.argsort(turn, kind="stable")[:budget]])
+    return rows[np.sort(np.concatenate(chosen))]
 
 
 def generator(seed: int, domain: str) -> np.random.Generator:
@@ -19,7 +120,7 @@ def generator(seed: int, domain: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(domain.encode())])
 
 
-def hold_out(
+def divide(
     rows: Rows, count: int, y: ArrayLike, groups: ArrayLike | None, random: np.random.Generator
 ) -> tuple[Rows, Rows]:
     """Divide ``rows`` into those kept and about ``count`` held out, with the share of each label in both.
@@ -42,7 +143,7 @@ def hold_out(
 
     Example:
         >>> rows, y = np.arange(10), np.repeat([0, 1], [8, 2])
-        >>> kept, held = hold_out(rows, 5, y, None, np.random.default_rng(0))
+        >>> kept, held = divide(rows, 5, y, None, np.random.default_rng(0))
         >>> np.bincount(y[held]).tolist()
         [4, 1]
     """

@@ -40,7 +40,7 @@ class CDAN(DANN):
         >>> from types import SimpleNamespace
         >>> loss = CDAN(hidden_size=8, entropy=True)
         >>> task = SimpleNamespace(probabilities=lambda outputs: outputs.softmax(1))
-        >>> loss.build(SimpleNamespace(num_features=4, num_outputs=3, task=task))
+        >>> loss.build(SimpleNamespace(num_features=4, num_probabilities=3, task=task))
         >>> loss.discriminator[0].in_features
         12
     """
@@ -67,14 +67,14 @@ class CDAN(DANN):
 
     def build(self, network: Encoder) -> None:
         """Create the discriminator and, for wide features or many classes, the projection."""
-        if network.num_features * network.num_outputs > LARGEST_PRODUCT:
+        if network.num_features * network.num_probabilities > LARGEST_PRODUCT:
             self.project_features = torch.randn(network.num_features, self.random_size)
-            self.project_classes = torch.randn(network.num_outputs, self.random_size)
+            self.project_classes = torch.randn(network.num_probabilities, self.random_size)
         super().build(network)
 
     def input_width(self, network: Encoder) -> int:
         """Return the width of the product, or of its projection."""
-        return network.num_features * network.num_outputs if self.project_features is None else self.random_size
+        return network.num_features * network.num_probabilities if self.project_features is None else self.random_size
 
     def inputs(self, side: Encoded) -> Tensor:
         """Return the outer product of features and probabilities, or its projection."""

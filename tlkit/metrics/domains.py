@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from tlkit.types import DataSpec
 
@@ -20,34 +21,32 @@ class DomainMetrics(nn.Module):
 
     Args:
         data: The domains and their roles.
-        labelled: Makes the metrics that are updated with ``(outputs, y)``.
-        label_free: Makes the metrics that are updated with ``(outputs,)``; may return None.
-        selection_metric: The labelled metric that is averaged over the sources to choose a checkpoint by.
+        task: Makes the metrics (:class:`tlkit.tasks.Task`).
 
     Example:
+        >>> from types import SimpleNamespace
         >>> from torchmetrics.classification import MulticlassAccuracy
         >>> data = DataSpec(("day", "night"), sources=("day",), targets=("night",), classes=("cat", "dog"))
         >>> make = lambda: MetricCollection({"accuracy": MulticlassAccuracy(2, average="micro")})
-        >>> metrics = DomainMetrics(data, make, lambda: None, selection_metric="accuracy")
+        >>> none = lambda: None
+        >>> task = SimpleNamespace(
+        ...     metrics=make, label_free_metrics=none, calibration_metric=none, selection_metric="accuracy"
+        ... )
+        >>> metrics = DomainMetrics(data, task)
         >>> metrics.update(0, torch.eye(2), torch.tensor([0, 1]))
         >>> metrics.update(1, torch.eye(2), torch.tensor([0, 0]))
         >>> {name: value.item() for name, value in metrics.validation_values().items()}
         {'val/day/accuracy': 1.0, 'oracle/night/accuracy': 0.5, 'selection/source_accuracy': 1.0}
     """
 
-    def __init__(
-        self,
-        data: DataSpec,
-        labelled: Callable[[], MetricCollection],
-        label_free: Callable[[], MetricCollection | None],
-        selection_metric: str,
-    ) -> None:
+    def __init__(self, data: DataSpec, task: Any) -> None:
         super().__init__()
         self.data = data
-        self.selection_metric = selection_metric
+        self.selection_metric: str = task.selection_metric
         self._seen: set[tuple[int, str]] = set()
-        self.labelled = nn.ModuleList(labelled() for _ in data.domains)
-        self.label_free = nn.ModuleList(label_free() or MetricCollection([]) for _ in data.domains)
+        self.labelled = nn.ModuleList(task.metrics() for _ in data.domains)
+        self.label_free = nn.ModuleList(task.label_free_metrics() or MetricCollection([]) for _ in data.domains)
+        self.calibrating: Metric | None = task.calibration_metric()
 
     def update(self, domain: int, outputs: Tensor, y: Tensor | None) -> None:
         """Add the outputs of a batch of one domain.
@@ -60,9 +59,22 @@ class DomainMetrics(nn.Module):
         if y is not None:
             cast(MetricCollection, self.labelled[domain]).update(outputs, y)
         cast(MetricCollection, self.label_free[domain]).update(outputs)
+        if self.calibrating is not None and y is not None and self.data.role(self.data.domains[domain]) == "source":
+            self.calibrating.update(outputs, y)
+
+    def calibration(self) -> Tensor | None:
+        """Return what the task's calibration metric, if it has one, found on the source rows since the last call."""
+        if self.calibrating is None or not self.data.sources:
+            return None
+        with _padding_is_silent():
+            value: Tensor = self.calibrating.compute()
+        self.calibrating.reset()
+        return value
 
     def test_values(self) -> dict[str, Tensor]:
         """Return ``test/<domain>/<metric>`` and start anew."""
+        if self.calibrating is not None:  # test rows decide nothing
+            self.calibrating.reset()
         return {
             f"test/{domain}/{name}": value
             for index, domain in enumerate(self.data.domains)
@@ -96,10 +108,16 @@ class DomainMetrics(nn.Module):
         for kind, module in (("labelled", self.labelled[domain]), ("label_free", self.label_free[domain])):
             metrics = cast(MetricCollection, module)
             # A domain that was not evaluated (tested only, or without labels) has nothing to report.
-            with warnings.catch_warnings():
-                # A rank that was only given padding computes on the sums of the others.
-                warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+            with _padding_is_silent():
                 found.append(metrics.compute() if (domain, kind) in self._seen else {})
             self._seen.discard((domain, kind))
             metrics.reset()
         return found[0], found[1]
+
+
+@contextmanager
+def _padding_is_silent() -> Iterator[None]:
+    """Let a rank that was only given padding compute on the sums of the others without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        yield

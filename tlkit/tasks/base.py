@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from tlkit.errors import ConfigurationError
 from tlkit.types import DataSpec
@@ -18,6 +18,8 @@ class Task(nn.Module):
 
     Attributes:
         num_outputs: Width of what ``forward`` returns; set by ``build``.
+        needs_reference: Whether the task is evaluated against the sources' training rows (the data base of a retrieval
+            task): they are then encoded before every evaluation and given to ``refer``. Class attribute.
         has_probabilities: Whether ``probabilities`` is defined. Class attribute.
         selection_metric: The metric that a checkpoint is chosen by on labelled source validation data. Class attribute.
         selection_mode: Whether its best value is the highest or the lowest. Class attribute.
@@ -26,6 +28,7 @@ class Task(nn.Module):
     """
 
     num_outputs: int
+    needs_reference: bool = False
     has_probabilities: bool = False
     selection_metric: str
     selection_mode: Literal["max", "min"] = "max"
@@ -44,8 +47,13 @@ class Task(nn.Module):
         raise TypeError(f"{type(self).__name__} must define loss(outputs, y)")
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Map outputs to ``(B, num_outputs)`` probabilities, for the losses that need them."""
+        """Map outputs to ``(B, num_probabilities)`` probabilities, for the losses that need them."""
         raise ConfigurationError(f"the task {type(self).__name__} has no probabilities")
+
+    @property
+    def num_probabilities(self) -> int:
+        """Width of what ``probabilities`` returns."""
+        return self.num_outputs
 
     def metrics(self) -> MetricCollection:
         """Return new metrics, updated with ``(outputs, y)``."""
@@ -54,6 +62,20 @@ class Task(nn.Module):
     def label_free_metrics(self) -> MetricCollection | None:
         """Return new metrics updated with ``(outputs,)`` alone, to choose a checkpoint without labels; or None."""
         return None
+
+    def calibration_metric(self) -> Metric | None:
+        """Return a new metric for ``calibrate``, updated with ``(outputs, y)`` of source validation rows; or None.
+
+        What is chosen on validation data, such as a decision threshold, is chosen this way: before the checkpoint of
+        that validation is written, and never on test rows or on a target's sealed labels.
+        """
+        return None
+
+    def calibrate(self, value: Tensor) -> None:
+        """Take over the value of ``calibration_metric``; what is kept must be a buffer, so that checkpoints hold it."""
+
+    def refer(self, outputs: Tensor, y: Tensor) -> None:
+        """Take over the outputs and labels of all reference rows, the same on every rank (``needs_reference``)."""
 
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return what a user wants to see of the outputs, one row a sample."""

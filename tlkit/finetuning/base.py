@@ -1,0 +1,75 @@
+"""The contract of a fine-tuning strategy: which parameters of a backbone learn, when, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+__all__ = ["FineTuning", "ParameterGroup"]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that learn alike: a group of the one optimizer.
+
+    Attributes:
+        name: The name in logs (``lr/<name>``).
+        parameters: The parameters; each in one group only.
+        lr_scale: Factor on the learning rate.
+        start: Training progress in [0, 1] at which the group begins to learn; its learning rate is 0 before.
+        modules: What owns the parameters. Until ``start`` these modules stay in evaluation mode: no dropout, no change
+            of batch-norm statistics.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    start: float = 0.0
+    modules: Sequence[nn.Module] = ()
+
+
+class FineTuning:
+    """How the backbone is fine-tuned; this one trains all of it from the start.
+
+    A strategy never makes parameters trainable later: DistributedDataParallel would not synchronise them, and a resumed
+    run would not know. Either they never learn (``prepare`` takes their ``requires_grad`` away), or their group's
+    learning rate is 0 until its ``start``, which is a pure function of training progress.
+
+    Args:
+        freeze_batch_norm: Keep the backbone's batch-norm statistics as they came, and use them while training too.
+
+    Example:
+        >>> backbone = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        >>> strategy = FineTuning(freeze_batch_norm=True)
+        >>> [(group.name, len(group.parameters)) for group in strategy.groups(backbone)]
+        [('backbone', 4)]
+        >>> strategy.hold(backbone.train(), strategy.groups(backbone), progress=0.5)
+        >>> backbone[1].training
+        False
+    """
+
+    def __init__(self, freeze_batch_norm: bool = False) -> None:
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def prepare(self, backbone: nn.Module) -> None:
+        """Freeze or extend the backbone in place. Called once, on every rank with the same random state."""
+
+    def groups(self, backbone: nn.Module) -> list[ParameterGroup]:
+        """Return the trainable parameters of the backbone in groups, those nearest to the input first."""
+        parameters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+        return [ParameterGroup("backbone", parameters)] if parameters else []
+
+    def hold(self, backbone: nn.Module, groups: Sequence[ParameterGroup], progress: float) -> None:
+        """Put what does not learn yet, and batch normalisation if it is frozen, into evaluation mode.
+
+        Called before every training step, after the trainer has put the whole model into training mode.
+        """
+        for group in groups:
+            for module in group.modules:
+                module.train(progress >= group.start)
+        if self.freeze_batch_norm:
+            for module in backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(False)
