@@ -7,7 +7,10 @@ import pytest
 
 import tlkit.backbones
 import tlkit.data
+import tlkit.finetuning
 import tlkit.losses
+import tlkit.tasks
+from tlkit.cli.names import SLOTS, import_class
 from tlkit.cli.recipes import find_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +35,17 @@ def test_there_are_examples_of_each_part():
     assert "@@" not in README  # a figure that was still to be filled in
 
 
-@pytest.mark.parametrize("package", [tlkit.losses, tlkit.backbones, tlkit.data])
+@pytest.mark.parametrize("package", [tlkit.losses, tlkit.backbones, tlkit.data, tlkit.tasks, tlkit.finetuning])
 def test_the_tables_name_every_public_class(package):
-    public = set(package.__all__) - {"AdaptationLoss", "DomainDataModule", "HoldOut", "TensorRows"}
-    assert not {name for name in public if f"| `{name}` |" not in README}
+    cells = " ".join(re.findall(r"^\| (`[^|]*) \|", README, flags=re.MULTILINE))
+    public = {name for name in package.__all__ if issubclass_of_a_slot(getattr(package, name))}
+    assert public
+    assert not {name for name in public if f"`{name}`" not in cells}
+
+
+def issubclass_of_a_slot(found):
+    bases = {import_class(slot.base, "here") for slot in SLOTS}
+    return isinstance(found, type) and found not in bases and issubclass(found, tuple(bases))
 
 
 def test_every_recipe_it_names_exists():

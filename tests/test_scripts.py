@@ -10,6 +10,8 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 COMMANDS = ("quickstart.sh", "test.sh")
+RECIPES = SCRIPTS.parent / "recipes"
+LITERATURE: set[str] = set()  # at full size, on data that is not at hand: built and stepped by tests alone
 
 
 def bash(script, *words, **environment):
@@ -88,3 +90,45 @@ def test_the_plain_forms_that_the_losses_are_timed_against_are_equal_to_them():
     for _, ours, plain, *_ in program["CASES"]:
         source, target = torch.randn(2, 12, 30, dtype=torch.float64)
         torch.testing.assert_close(ours(source, target + 1), plain(source, target + 1))
+
+
+@pytest.fixture
+def applications():
+    return runpy.run_path(str(SCRIPTS / "measure_applications.py"))
+
+
+def test_every_recipe_is_measured_and_every_measured_group_has_both_bounds(applications):
+    recipes = {file.relative_to(applications["RECIPES"]).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml")}
+    measured = {f"{task.group}_{method}" for task in applications["TASKS"] for method in task.methods()}
+    assert measured == recipes - LITERATURE
+    for task in applications["TASKS"]:
+        assert "source_only" in task.methods() or task.group.startswith("medical/chest_xray_1")
+        # Each group's methods are its own: a longer group's name may begin with a shorter one's.
+        assert not [m for m in task.methods() if "_to_" in m]
+
+
+def test_the_table_shows_each_seed_the_mean_and_the_share_of_the_gap(applications, tmp_path):
+    task = next(task for task in applications["TASKS"] if task.group == "digits/mnist_to_optdigits")
+    results = applications["Results"](tmp_path / "results.json")
+    job = applications["Job"]
+    for method, values in (("source_only", (0.6, 0.7)), ("mmd", (0.8, 0.85)), ("oracle", (0.95, 0.95))):
+        for seed, value in enumerate(values):
+            recipe = f"{task.group}_{method}"
+            chosen = {"monitor": "selection/source_accuracy", "uses_target_labels": False}
+            entry = {
+                "version": applications["fingerprint"](recipe),
+                "metrics": {task.metric: value},
+                "selection": chosen,
+                "seconds": 3.4,
+                "where": "a machine",
+                "date": "2026-01-01",
+            }
+            results.put(job(recipe, seed), entry)
+    again = applications["Results"](tmp_path / "results.json")
+    rows = [line for line in applications["section"](task, [0, 1], again) if line.startswith("| ")][1:]
+    assert rows[1] == "| mmd | 80.0 85.0 | 82.5 ± 3.5 | 58% | 3 | `selection/source_accuracy` |"
+    assert [row.split(" | ")[0] for row in rows] == ["| source_only", "| mmd", "| oracle"]
+    results.content[f"{task.group}_mmd, seed 0"]["version"] = "another"  # measured before the recipe changed
+    assert results.all([job(f"{task.group}_mmd", seed) for seed in (0, 1)]) == [
+        results.content[f"{task.group}_mmd, seed 1"]
+    ]

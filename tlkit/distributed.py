@@ -87,22 +87,25 @@ class EvalRows(DistributedSampler[Any]):
         size: Number of rows of the data set.
         rank: This process's rank.
         world: Number of processes.
+        shuffled: Whether the rows come in a random order, always the same one.
 
     Example:
         >>> [list(EvalRows(5, rank, 2)) for rank in (0, 1)]
         [[0, 2, 4], [1, 3, -1]]
     """
 
-    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, size: int, rank: int = 0, world: int = 1, shuffled: bool = False) -> None:
         self.size, self.rank, self.world = size, rank, world
+        self.order = torch.randperm(size, generator=torch.Generator().manual_seed(0)).tolist() if shuffled else None
 
     def __len__(self) -> int:
         return -(-self.size // self.world)
 
     def __iter__(self) -> Iterator[int]:
         """Yield this rank's rows."""
-        for row in range(self.rank, len(self) * self.world, self.world):
-            yield row if row < self.size else ~(row % self.size)
+        for place in range(self.rank, len(self) * self.world, self.world):
+            row = place % self.size if self.order is None else self.order[place % self.size]
+            yield row if place < self.size else ~row
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the order of evaluation does not change."""

@@ -101,14 +101,11 @@ class TransferModule(L.LightningModule):
                 self._groups = self.finetuning.groups(self.network.backbone)
                 for _, loss in self.losses():
                     loss.build(self.network)
-        elif self.data_spec.classes != data.classes:
-            raise ConfigurationError(
-                f"the model was built for the classes {list(self.data_spec.classes)}, the data has {list(data.classes)}"
-            )
+        elif (old := self.data_spec.classes or self.data_spec.quantities) != (new := data.classes or data.quantities):
+            raise ConfigurationError(f"the model was built for the classes {list(old)}, the data has {list(new)}")
         self.data_spec = data
-        task = self.network.task
-        self._batch_metrics = task.metrics()
-        self._domain_metrics = DomainMetrics(data, task)
+        self._batch_metrics = self.network.task.batch_metrics()
+        self._domain_metrics = DomainMetrics(data, self.network.task)
 
     def configure_model(self) -> None:
         """Build from the trainer's data module; Lightning calls it before every fit, validation, test and predict."""
@@ -156,8 +153,7 @@ class TransferModule(L.LightningModule):
         if every and (self.global_step + 1) % every == 0:
             values["train/loss"] = total.detach()
             if labelled:
-                metrics = self._batch_metrics(outputs.detach(), y)
-                values |= {f"train/{name}": value for name, value in metrics.items()}
+                values |= {f"train/{name}": value for name, value in self._batch_metrics(outputs.detach(), y).items()}
                 self._batch_metrics.reset()
             self.log_dict(values, batch_size=len(batch), sync_dist=True)
         return total
@@ -188,7 +184,7 @@ class TransferModule(L.LightningModule):
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain."""
         batch, outputs = self._outputs(batch, dataloader_idx)
-        self._domain_metrics.update(dataloader_idx, outputs, batch.y)
+        self._domain_metrics.update(dataloader_idx, outputs, batch.y, self.trainer.testing)
 
     test_step = validation_step
 
@@ -234,6 +230,10 @@ class TransferModule(L.LightningModule):
         head = [p for p in self.parameters() if p.requires_grad and p not in known]
         groups = [*backbone, *([ParameterGroup("head", head)] if head else [])]
         return make_optimizer(self.optimizer, groups, self.lr_schedule, self._progress)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Take the gradients of what does not learn yet."""
+        self.finetuning.release(self._groups, self._progress(self.global_step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build this model again, in plain types."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["Backbone", "DataSpec", "DomainBatch", "Encoded", "Encoder", "Role", "Samples", "Split", "map_tensors"]
 
@@ -128,6 +128,8 @@ class DataSpec:
             "y_m")``; empty when the labels are classes.
         centre: Mean of each quantity over the labelled training rows.
         scale: Standard deviation of each quantity over the labelled training rows.
+        points: The distinct labels of the labelled training rows when they are measured values, at most 4,096; empty if
+            there are more.
     """
 
     domains: tuple[str, ...]
@@ -138,6 +140,7 @@ class DataSpec:
     quantities: tuple[str, ...] = ()
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    points: tuple[tuple[float, ...], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -152,7 +155,11 @@ class DataSpec:
 class Encoder(Protocol):
     """What an adaptation loss may use of the network (:class:`tlkit.network.Network`)."""
 
+    backbone: nn.Module
     task: Any
+
+    def __call__(self, x: Any, role: Role) -> tuple[Tensor, Tensor]:
+        """Return ``(features, outputs)`` of the inputs of one side."""
 
     @property
     def num_features(self) -> int:

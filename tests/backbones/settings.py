@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlkit.backbones import CNN1d, ConvNet, TimmBackbone, TransformersBackbone
+from tlkit.backbones import (
+    MLP,
+    CNN1d,
+    ConvNet,
+    FingerprintNet,
+    InceptionTime,
+    ResNet1d,
+    TimmBackbone,
+    TransformersBackbone,
+)
 
 Input = Tensor | dict[str, Tensor]
 
@@ -21,6 +30,10 @@ def images(channels: int, size: int) -> Callable[[], Tensor]:
 
 def windows(channels: int, length: int) -> Callable[[], Tensor]:
     return lambda: torch.randn(3, channels, length)
+
+
+def vectors(width: int) -> Callable[[], Tensor]:
+    return lambda: torch.rand(3, width)
 
 
 def tokens() -> dict[str, Tensor]:
@@ -74,9 +87,31 @@ SETTINGS = [
     Setting(
         CNN1d, windows(1, 300), 24, {"in_channels": 1, "channels": (4, 6, 8), "stride": 6, "output_length": 3}, True
     ),
+    Setting(FingerprintNet, vectors(20), 8, {"in_features": 20, "width": 8}, dropout=True),
+    Setting(
+        FingerprintNet, vectors(7), 5, {"in_features": 7, "width": 5, "normalize": "count", "gain": 0.1}, dropout=True
+    ),
+    Setting(
+        FingerprintNet,
+        vectors(7),
+        5,
+        {"in_features": 7, "width": 5, "normalize": "length", "dropout": 0.0, "ap_dropout": 0.0, "noise": 0.0},
+    ),
+    Setting(ResNet1d, windows(6, 60), 8, {"in_channels": 6, "channels": (4, 8, 8)}),
+    Setting(ResNet1d, windows(4, 30), 4, {"in_channels": 4, "channels": (4,), "dropout": 0.5}, dropout=True),
+    Setting(InceptionTime, windows(3, 60), 16, {"in_channels": 3, "filters": 4, "bottleneck": 2}),
+    Setting(
+        InceptionTime,
+        windows(1, 30),
+        12,
+        {"in_channels": 1, "filters": 4, "depth": 2, "kernel_sizes": (9, 4), "dropout": 0.5},
+        dropout=True,
+    ),
     Setting(TimmBackbone, images(3, 32), 1024, {"name": "mobilenetv3_small_050"}),
     Setting(TimmBackbone, images(1, 32), 96, {"name": "test_resnet", "in_chans": 1}),
     Setting(TimmBackbone, images(3, 32), 64, {"name": "test_vit", "model_args": {"img_size": 32}}),
+    Setting(MLP, vectors(10), 6, {"in_features": 10, "hidden": (8, 6)}),
+    Setting(MLP, vectors(10), 5, {"in_features": 10, "hidden": (5,), "dropout": 0.5, "batch_norm": True}, dropout=True),
     Setting(TransformersBackbone, tokens, 16, dropout=True),
     Setting(TransformersBackbone, tokens, 16, {"pooling": "cls"}, dropout=True),
 ]

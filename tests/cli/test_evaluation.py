@@ -5,7 +5,9 @@ import shutil
 import pytest
 import torch
 
+from tlkit.cli.evaluation import _write
 from tlkit.cli.main import main
+from tlkit.types import DataSpec
 
 
 @pytest.fixture
@@ -93,3 +95,13 @@ def test_checkpoint_of_other_classes(trained, tmp_path, capsys):
     torch.save(checkpoint, tmp_path / "other.ckpt")
     assert main(["test", "--config", str(trained.recipe), "--ckpt_path", str(tmp_path / "other.ckpt")]) == 2
     assert "knows the classes ['zero', '1'" in capsys.readouterr().err
+
+
+def test_packed_codes_are_one_column_in_hexadecimal(tmp_path):
+    codes = torch.tensor([[0, 255, 16], [171, 1, 2]], dtype=torch.uint8)  # as many bytes as there are classes
+    batch = {"index": torch.tensor([1, 0]), "domain": torch.zeros(2), "prediction": torch.tensor([2, 0]), "code": codes}
+    _write(tmp_path / "p.csv", [batch], DataSpec(("a",), ("a",), (), classes=("x", "y", "z")), ["first", "second"])
+    with (tmp_path / "p.csv").open() as stream:
+        first, second = csv.DictReader(stream)
+    assert first == {"index": "0", "name": "first", "prediction": "0", "class": "x", "code": "ab0102"}
+    assert second["code"] == "00ff10"

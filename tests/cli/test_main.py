@@ -49,7 +49,7 @@ def test_misspelt_command(capsys):
     ("words", "message"),
     [
         (["copy", "a"], "usage: tlkit copy RECIPE FILE"),
-        (["list"], "usage: tlkit list backbones|losses|tasks|data"),
+        (["list"], "usage: tlkit list backbones|losses|tasks|data|finetuning"),
         (["recipes", "a", "b"], "got 2 words"),
         (["recipes", "--all"], "takes no option '--all'"),
         (["recipes", "zebra"], "no recipe matches 'zebra'"),

@@ -4,11 +4,17 @@ import csv
 import json
 import re
 import shlex
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.data.image_sets import pacs
+from tests.data.medical_files import chest_xray
+from tests.data.recording_files import sp_sw_har
+from tests.data.scan_files import ujiindoorloc, ujilibrary
+from tests.data.text_files import write_reviews
 from tlkit.cli.main import main
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -56,16 +62,50 @@ def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, 
     assert resolved["trainer"]["max_steps"] > 0
 
 
+# What is written in place of a published set, in its layout and with the domains that recipes name.
+WRITERS = {
+    "AmazonReviews": lambda root: {"root": write_reviews(root, count=80)},
+    "ChestXRay": chest_xray,
+    "PACS": pacs,
+    "SPSWHAR": partial(sp_sw_har, persons=14),
+    "UJIIndoorLoc": ujiindoorloc,
+    "UJILibrary": partial(ujilibrary, months=(1, 11, 15)),
+}
+
+
+@pytest.fixture(scope="session")
+def small_sets(tmp_path_factory):
+    """Return a function that writes a set, once, and returns the words that make a recipe read it."""
+
+    @cache
+    def words(data):
+        if data not in WRITERS:
+            return ()  # it comes inside a package
+        return (f"--data.root={WRITERS[data](tmp_path_factory.mktemp(data))['root']}",)
+
+    return words
+
+
 @every_recipe
-def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys):
+def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_sets):
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    given = recipe["data"]["init_args"]
+    if "package:" in str(given.get("tokenizer")):
+        pytest.importorskip(given["tokenizer"].removeprefix("package:"))
     words = [
+        *small_sets(recipe["data"]["class_path"]),
         "--trainer.accelerator=cpu",
         f"--trainer.max_steps={STEPS}",
         f"--trainer.val_check_interval={STEPS // 2}",
         "--trainer.log_every_n_steps=1",
+        "--data.batch_size=4",
         "--run_id=r",
         f"--runs={tmp_path}",
     ]
+    if recipe["data"]["class_path"] not in WRITERS:
+        words[words.index("--data.batch_size=4")] = "--data.batch_size=32"  # a whole set to evaluate
+    if isinstance(given.get("label_fraction"), float):
+        words.append("--data.label_fraction=0.5")  # of very few rows
     assert main(["fit", "--config", name, *words]) == 0
     run = tmp_path / name / "r"
     assert capsys.readouterr().out.splitlines()[-1] == str(run)
@@ -82,17 +122,18 @@ def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys):
     config = yaml.safe_load((run / "config.yaml").read_text())
     roles = config["data"]["init_args"]
     domains = [*roles["sources"], *(roles["targets"] or []), *(roles["also_test"] or [])]
-    assert {key.split("/")[1] for key in summary["metrics"]} == set(domains)
+    assert {key.removeprefix("test/").rpartition("/")[0] for key in summary["metrics"]} == set(domains)
     assert summary["train"]["steps"] == STEPS
     assert summary["selection"]["uses_target_labels"] is False
-    losses = [each["class_path"].rpartition(".")[2].lower() for each in config["model"]["adaptation"]]
+    losses = [each["class_path"].rpartition(".")[2] for each in config["model"]["adaptation"]]
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     logged = {key for row in rows for key, value in row.items() if value}
-    expected = {f"train/{loss}{part}" for loss in losses for part in ("", "/weight")}
-    if "dann" in losses:
+    logs = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", loss).lower() for loss in losses]
+    expected = {f"train/{loss}{part}" for loss in logs for part in ("", "/weight")}
+    if "DANN" in losses:
         expected |= {"train/dann/discriminator_accuracy", "train/dann/reversal"}
-    assert expected | {"train/task", "train/accuracy", "train/samples_per_second", "lr/backbone", "lr/head"} <= logged
+    assert expected | {"train/task", "train/samples_per_second", "lr/head"} <= logged
 
 
 @pytest.mark.slow

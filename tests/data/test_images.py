@@ -71,7 +71,7 @@ def test_evaluation_takes_the_centre_and_training_a_random_crop_that_may_be_flip
     assert set(slopes.tolist()) == {4.0, -4.0}
     assert set(starts.tolist()) <= {4.0 * i for i in range(9)}
     assert len(set(starts.tolist())) > 2
-    plain = open_folder(tmp_path, ["photo"], image_size=56, augment=False)
+    plain = open_folder(tmp_path, ["photo"], image_size=56, augment="none")
     assert torch.equal(next(iter(plain.train_dataloader())).source.x[0], evaluated[0])
 
 
@@ -133,6 +133,39 @@ def test_damage_inside_an_image_is_named_also_from_a_worker(root, num_workers):
         list(itertools.chain(*loaders[split]))
     assert str(caught.value).startswith(f"cannot read the image {path}: ")
     data.teardown("fit")
+
+
+def test_files_of_a_group_stay_in_one_split(tmp_path):
+    for name in ("ill", "well"):
+        (tmp_path / "north" / name).mkdir(parents=True)
+        for i in range(24):  # a patient has images in both classes; a few files say nothing of a patient
+            file = f"person{i // 4}_scan{i}.png" if i < 20 else f"scan{i}.png"
+            Image.new("L", (20, 20), i).save(tmp_path / "north" / name / file)
+    data = open_folder(tmp_path, ["north"], batch_size=2, group_pattern=r"(person\d+)_")
+    names = data.row_names("north")
+    owners = {
+        split: {names[row].split("/")[2].split("_")[0] for row in rows} for split, rows in data.splits["north"].items()
+    }
+    people = {split: {owner for owner in found if "person" in owner} for split, found in owners.items()}
+    assert not people["train"] & people["test"]
+    assert not people["train"] & people["val"]
+    groups = data._listed("north").groups
+    assert len(set(groups)) == 5 + 8  # equal names in two folders are two files
+    assert sum(len(data.splits["north"][split]) for split in ("train", "val", "test")) == 48
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (r"person(\d+", "is no regular expression: missing"),
+        (r"person\d+", r"must have one group in parentheses, .* got 0 in"),
+        (r"(person)(\d+)", r"must have one group in parentheses, .* got 2 in"),
+        (r"(patient\d+)_", r"matches none of the 40 files of 'photo', such as '00\.png'"),
+    ],
+)
+def test_a_group_pattern_that_cannot_be(root, pattern, message):
+    with pytest.raises(DataError, match=message):
+        open_folder(root, ["photo"], group_pattern=pattern)
 
 
 def test_what_is_refused(root):

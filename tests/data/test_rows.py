@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.sets import Noisy, side, tensors
-from tlkit.data.rows import DomainRows, Draw, SideRows, mix
+from tlkit.data.rows import DomainRows, Draw, SideRows, TensorRows, mix, row_draws
 from tlkit.errors import DataError
 
 
@@ -153,6 +153,47 @@ def test_faults_of_other_data_are_found_in_their_batch():
         read(Pairs([torch.zeros(2)]), [0])
 
 
+class Drawn(Pairs):
+    """Rows that read their own batches: the row's number, and what is drawn for it."""
+
+    def seeded_batch(self, rows, key):
+        x = torch.stack([rows.double(), torch.from_numpy(row_draws(key, rows)[:, 0])], 1)
+        return x, torch.tensor([self.rows[row] for row in rows])
+
+
+def test_a_data_set_may_read_its_own_batches():
+    data = Subset(Drawn([0, 1, 0, 1, 1, 5]), [5, 4, 3, 2, 1])
+    rows = SideRows([DomainRows("a", 3, "train", data, 6)])
+    state = torch.get_rng_state()
+    whole = rows.__getitems__(Draw([0, 1, 2, 3, 4], (7, 0)))
+    assert whole.x[:, 0].tolist() == [5, 4, 3, 2, 1]
+    assert whole.y.tolist() == [5, 1, 1, 0, 1]
+    wanted = row_draws((7, 0, 3), torch.tensor([5, 4, 3, 2, 1]))[:, 0]
+    assert whole.x[:, 1].tolist() == wanted.tolist()
+    halves = [rows.__getitems__(Draw(part, (7, 0))).x for part in ([0, 1, 2], [3, 4])]
+    assert torch.equal(torch.cat(halves), whole.x)  # two ranks draw what one draws
+    assert torch.equal(torch.get_rng_state(), state)
+    assert read(data, [0], labels=False).y is None
+    with pytest.raises(DataError, match="domain 'a', train split, index 0: the label is 5"):
+        read(data, [0])
+
+
+def test_draws_are_even_and_depend_on_key_and_row_alone():
+    rows = torch.arange(20_000)
+    values = row_draws((3, 1), rows)
+    assert values.shape == (20_000, 8)
+    assert values.min() >= 0
+    assert values.max() < 1
+    counts = np.histogram(values, 10, (0, 1))[0]
+    assert np.abs(counts / values.size - 0.1).max() < 0.003
+    assert np.abs(np.corrcoef(values.T) - np.eye(8)).max() < 0.03
+    assert abs(np.corrcoef(values[1:, 0], values[:-1, 0])[0, 1]) < 0.03
+    some = torch.tensor([7, 19_999, 3])
+    assert np.array_equal(row_draws((3, 1), some), values[some.numpy()])
+    for other in ((3, 2), (4, 1), (3,)):
+        assert abs(np.corrcoef(row_draws(other, rows)[:, 0], values[:, 0])[0, 1]) < 0.03
+
+
 def test_an_empty_data_set():
     with pytest.raises(DataError, match="domain 'a' has no rows in its train split"):
         DomainRows("a", 0, "train", tensors(0), 2)
@@ -174,3 +215,16 @@ def test_a_batch_of_tensors_takes_no_time():
     wanted = Draw(torch.randperm(2000)[:64].tolist(), (0, 0))
     best = min(timeit.repeat(lambda: rows.__getitems__(wanted), number=50, repeat=5)) / 50
     assert best < 0.2e-3
+
+
+def test_tokens_of_several_domains_are_padded_to_one_length():
+    parts = []
+    for number, length in enumerate((3, 5)):
+        x = {
+            "input_ids": torch.full((2, 6), 7 + number),
+            "attention_mask": (torch.arange(6) < length).long().repeat(2, 1),
+        }
+        parts.append(DomainRows("ab"[number], number, "train", TensorRows(x, torch.tensor([0, 1])), 2))
+    x = SideRows(parts).__getitems__([2, 1]).x
+    assert x["input_ids"].tolist() == [[8] * 5, [7, 7, 7, 0, 0]]
+    assert x["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]

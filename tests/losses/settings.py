@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tlkit.losses import BNM, CDAN, CORAL, DANN, MCC, MMD, AdaptationLoss
+from tlkit.losses import BNM, BSS, CDAN, CORAL, DANN, DELTA, L2SP, MCC, MMD, AdaptationLoss, HashEntropy, HashPairwise
+from tlkit.network import Network
 from tlkit.tasks import Classification
-from tlkit.types import Encoded
+from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
 
 WIDTH, CLASSES = 5, 3
+PARTS = {"task": Classification(), "backbone": nn.Linear(1, WIDTH)}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Setting:
         vanishes: Whether it is 0 for identical samples.
         symmetric: Whether source and target may be swapped.
         target_only: Whether the source is not looked at.
+        source_only: Whether the target is not looked at.
     """
 
     loss: type[AdaptationLoss]
@@ -36,15 +39,16 @@ class Setting:
     vanishes: bool = True
     symmetric: bool = True
     target_only: bool = False
+    source_only: bool = False
 
     def __str__(self) -> str:
         return "-".join([self.loss.__name__, *(f"{key}={value}" for key, value in self.arguments.items())])
 
-    def make(self, **overrides: Any) -> AdaptationLoss:
+    def make(self, network: Network | None = None, **overrides: Any) -> AdaptationLoss:
         """Build the loss, its layers drawn from a fixed seed, half way through a run."""
         torch.manual_seed(0)
         loss = self.loss(**{**self.arguments, **overrides})
-        loss.build(SimpleNamespace(num_features=WIDTH, num_probabilities=CLASSES, task=Classification()))
+        loss.build(network or SimpleNamespace(num_features=WIDTH, num_probabilities=CLASSES, **PARTS))
         loss.progress = 0.5
         return loss
 
@@ -79,16 +83,45 @@ SETTINGS = [
     ),
     Setting(MCC, gradcheck=None, vanishes=False, symmetric=False, target_only=True),
     Setting(BNM, vanishes=False, symmetric=False, target_only=True),
+    Setting(HashEntropy, vanishes=False, symmetric=False),
+    Setting(HashPairwise, vanishes=False, symmetric=False, source_only=True),
+    Setting(BSS, vanishes=False, symmetric=False, source_only=True),
+    Setting(BSS, {"k": 2}, vanishes=False, symmetric=False, source_only=True),
+]
+# Losses on the network itself: they define step(network, batch, source, target) and no forward(source, target).
+OF_THE_NETWORK = [
+    Setting(L2SP),
+    Setting(L2SP, {"beta": 0.5}, vanishes=False),
+    Setting(DELTA),
+    Setting(DELTA, {"layers": ["0", "3"]}),
 ]
 
 
 def encoded(features: Tensor, outputs: Tensor | None = None) -> Encoded:
     """Wrap features, and outputs when a loss uses them, with the rest of an encoded batch."""
     zeros = torch.zeros(len(features), dtype=torch.int64)
-    return Encoded(features, features if outputs is None else outputs, None, zeros, zeros)
+    y = torch.arange(len(features)) % CLASSES
+    return Encoded(features, features if outputs is None else outputs, y, zeros, zeros)
 
 
 def value(loss: AdaptationLoss, source: Encoded, target: Encoded) -> Tensor:
-    """Return the scalar of a loss that returns a scalar or a dict."""
-    result = loss(source, target)
+    """Return the scalar of a loss that returns a scalar or a dict; the labels of the target are sealed."""
+    result = loss(source, replace(target, y=None))
     return result["loss"] if isinstance(result, dict) else result
+
+
+def network(dtype: torch.dtype = torch.float32) -> Network:
+    """Return a network with batch normalisation and dropout, in training mode, from a fixed seed."""
+    torch.manual_seed(1)
+    layers = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, WIDTH))
+    layers.num_features = WIDTH
+    built = Network(layers, Classification())
+    built.build(DataSpec(("a",), ("a",), (), classes=("x", "y", "z")))
+    return built.to(dtype)
+
+
+def batch(rows: int = 6, dtype: torch.dtype = torch.float32) -> DomainBatch:
+    """Return a source batch for :func:`network`."""
+    zeros = torch.zeros(rows, dtype=torch.int64)
+    x = torch.randn(rows, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return DomainBatch(Samples(x.to(dtype), zeros, zeros, zeros), None)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 import tlkit.losses
-from tests.losses.settings import CLASSES, SETTINGS, WIDTH, Setting, encoded, value
+from tests.losses.settings import (
+    CLASSES,
+    OF_THE_NETWORK,
+    SETTINGS,
+    WIDTH,
+    Setting,
+    batch,
+    encoded,
+    network,
+    value,
+)
+from tlkit.errors import ConfigurationError
 from tlkit.losses import AdaptationLoss
+from tlkit.network import Network
 from tlkit.schedules import Linear
-from tlkit.types import Encoded
+from tlkit.types import DomainBatch, Encoded, Samples
 
 every_loss = pytest.mark.parametrize("setting", SETTINGS, ids=str)
+every_loss_of_the_network = pytest.mark.parametrize("setting", OF_THE_NETWORK, ids=str)
 HALF = [torch.bfloat16, torch.float16]
 
 
@@ -37,13 +52,13 @@ def gradients(loss: Tensor, tensors: list[Tensor]) -> list[Tensor]:
 
 def test_every_public_loss_is_in_the_table() -> None:
     public = {getattr(tlkit.losses, name) for name in tlkit.losses.__all__} - {AdaptationLoss}
-    assert public == {setting.loss for setting in SETTINGS}
+    assert public == {setting.loss for setting in [*SETTINGS, *OF_THE_NETWORK]}
 
 
 @every_loss
 def test_returns_a_scalar_or_a_dict_of_scalars_with_loss(setting: Setting) -> None:
     source, target, _ = sides()
-    result = setting.make()(source, target)
+    result = setting.make()(source, replace(target, y=None))
     values = result if isinstance(result, dict) else {"loss": result}
     assert "loss" in values
     assert all(isinstance(v, Tensor) and v.shape == () and v.isfinite() for v in values.values())
@@ -66,11 +81,11 @@ def test_gradcheck_in_float64(setting: Setting) -> None:
 def test_the_gradient_reaches_both_sides(setting: Setting) -> None:
     source, target, tensors = sides(requires_grad=True)
     found = gradients(value(setting.make(), source, target), tensors)
-    assert len(found) == (1 if setting.target_only else 2)
+    assert len(found) == (1 if setting.target_only or setting.source_only else 2)
     assert all(gradient.norm() > 1e-6 for gradient in found)
 
 
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.target_only], ids=str)
+@pytest.mark.parametrize("setting", [s for s in SETTINGS if not (s.target_only or s.source_only)], ids=str)
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_the_gradient_of_one_side_alone_is_the_same(setting: Setting, frozen: int) -> None:
     loss = setting.make()
@@ -185,3 +200,102 @@ def test_the_weight_is_a_number_or_a_schedule_and_scales_nothing_itself(setting:
     assert heavy.weight(0.3) == 7.0
     assert ramped.weight(0.25) == 0.5
     assert torch.equal(value(heavy, source, target), value(ramped, source, target))
+
+
+# Losses of the network
+
+
+def trained(setting: Setting, dtype: torch.dtype = torch.float32) -> tuple[AdaptationLoss, Network]:
+    """A loss, and its network after it has moved from where it was when the loss was built."""
+    net = network(dtype)
+    loss = setting.make(net).to(dtype)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in net.backbone.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(dtype))
+    return loss, net
+
+
+def step(loss: AdaptationLoss, net: Network, dtype: torch.dtype = torch.float32) -> Tensor:
+    result = loss.step(net, batch(dtype=dtype), None, None)
+    return result["loss"] if isinstance(result, dict) else result
+
+
+@every_loss_of_the_network
+def test_of_the_network_zero_at_the_start_and_a_gradient_to_the_backbone_later(setting: Setting) -> None:
+    net = network()
+    assert (step(setting.make(net), net) == 0) == setting.vanishes
+    loss, net = trained(setting)
+    result = step(loss, net)
+    assert result.shape == ()
+    assert result > 1e-4
+    assert all(gradient.isfinite().all() for gradient in gradients(result, list(net.backbone.parameters())))
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+@every_loss_of_the_network
+def test_of_the_network_gradcheck_in_float64(setting: Setting) -> None:
+    loss, net = trained(setting, torch.float64)
+    parameters = list(net.backbone.parameters())
+    assert torch.autograd.gradcheck(lambda *_: step(loss, net, torch.float64), parameters, atol=1e-7)
+
+
+@every_loss_of_the_network
+def test_of_the_network_it_leaves_the_network_as_it_was(setting: Setting) -> None:
+    """No dropout and no batch statistics: nothing is drawn, nothing changes, and rows do not meet."""
+    loss, net = trained(setting)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    assert any(modes)
+    random = torch.get_rng_state()
+    assert torch.equal(step(loss, net), step(loss, net))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@every_loss_of_the_network
+def test_of_the_network_is_the_mean_over_equal_parts_of_a_batch(setting: Setting) -> None:
+    """What makes the average of the ranks' gradients that of the whole."""
+    loss, net = trained(setting, torch.float64)
+    whole = batch(6, torch.float64).source
+    parts = [Samples(whole.x[rows], None, whole.domain[rows], whole.index[rows]) for rows in (slice(3), slice(3, 6))]
+    values = [loss.step(net, DomainBatch(part, None), None, None) for part in (whole, *parts)]
+    torch.testing.assert_close(values[0], (values[1] + values[2]) / 2, rtol=1e-12, atol=0)
+
+
+@every_loss_of_the_network
+def test_of_the_network_half_precision_is_raised_and_float64_kept(setting: Setting) -> None:
+    loss, net = trained(setting, torch.float64)
+    exact = step(loss, net, torch.float64)
+    assert exact.dtype == torch.float64
+    loss, net = trained(setting, torch.bfloat16)
+    rounded = step(loss, net, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded.double(), exact, rtol=0.05, atol=0)
+
+
+@every_loss_of_the_network
+def test_of_the_network_nan_is_not_hidden(setting: Setting) -> None:
+    loss, net = trained(setting)
+    with torch.no_grad():
+        next(net.backbone.parameters())[0, 0] = torch.nan
+    assert step(loss, net).isnan()
+
+
+@every_loss_of_the_network
+def test_of_the_network_the_start_survives_a_checkpoint(setting: Setting) -> None:
+    loss, net = trained(setting)
+    again = setting.make(net)  # built on the network as it is now
+    assert (step(again, net) == 0) == setting.vanishes
+    again.load_state_dict(loss.state_dict())
+    assert torch.equal(step(again, net), step(loss, net))
+
+
+@pytest.mark.parametrize("setting", [*OF_THE_NETWORK, *(s for s in SETTINGS if s.loss is tlkit.losses.BSS)], ids=str)
+def test_a_backbone_that_does_not_learn_is_refused(setting: Setting) -> None:
+    net = network()
+    net.backbone.requires_grad_(False)
+    with pytest.raises(ConfigurationError, match="no parameter of Sequential does"):
+        setting.make(net)

@@ -5,8 +5,21 @@ named in a recipe by its import path. timm and transformers are imported when a 
 """
 
 from tlkit.backbones.convnet import ConvNet
+from tlkit.backbones.fingerprint import FingerprintNet
 from tlkit.backbones.image import TimmBackbone
+from tlkit.backbones.inception_time import InceptionTime
+from tlkit.backbones.mlp import MLP
+from tlkit.backbones.resnet1d import ResNet1d
 from tlkit.backbones.series import CNN1d
 from tlkit.backbones.text import TransformersBackbone
 
-__all__ = ["CNN1d", "ConvNet", "TimmBackbone", "TransformersBackbone"]
+__all__ = [
+    "MLP",
+    "CNN1d",
+    "ConvNet",
+    "FingerprintNet",
+    "InceptionTime",
+    "ResNet1d",
+    "TimmBackbone",
+    "TransformersBackbone",
+]

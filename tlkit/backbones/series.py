@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tlkit.backbones.temporal import check_windows, seen_channels, time_conv
 from tlkit.errors import BackboneError
 
 __all__ = ["CNN1d"]
@@ -24,7 +24,8 @@ class CNN1d(nn.Module):
     weights of one load into the other.
 
     Args:
-        in_channels: Signals a window, for example 9 for accelerometer, gyroscope and total acceleration in 3 axes.
+        in_channels: Signals a window, for example 9 for accelerometer, gyroscope and total acceleration in 3 axes; by
+            default as many as the first windows have, or loaded weights.
         channels: Output channels of the three convolutions.
         kernel_size: Time steps that the first convolution sees; the other two see 8.
         stride: Step of the first convolution.
@@ -51,7 +52,7 @@ class CNN1d(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        in_channels: int | None = None,
         channels: tuple[int, int, int] = (64, 128, 128),
         kernel_size: int = 5,
         stride: int = 1,
@@ -64,10 +65,10 @@ class CNN1d(nn.Module):
         if not 0 <= dropout < 1:
             raise BackboneError(f"CNN1d(dropout=...) must be in [0, 1), got {dropout}")
         for name, value in (("in_channels", in_channels), ("kernel_size", kernel_size), ("stride", stride)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise BackboneError(f"CNN1d({name}=...) must be at least 1, got {value}")
         first, second, third = channels
-        self.in_channels, self.kernel_size, self.output_length = in_channels, kernel_size, output_length
+        self.kernel_size, self.output_length = kernel_size, output_length
         self.conv_block1 = _block(in_channels, first, kernel_size, stride)
         self.conv_block1.append(nn.Dropout(dropout))
         self.conv_block2 = _block(first, second, 8)
@@ -77,7 +78,7 @@ class CNN1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(B, num_features)`` features of a batch of windows."""
-        self._check(x)
+        check_windows("CNN1d", x, seen_channels(self), self.kernel_size, "kernel_size")
         x = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         x = self.conv_block3(self.conv_block2(self.conv_block1(x)))
         if x.shape[3] < self.output_length:
@@ -88,33 +89,10 @@ class CNN1d(nn.Module):
         features: Tensor = self.adaptive_pool(x).flatten(1)
         return features
 
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 3 or x.shape[1] != self.in_channels:
-            swapped = x.dim() == 3 and x.shape[2] == self.in_channels
-            raise BackboneError(
-                f"CNN1d(in_channels={self.in_channels}) takes windows of shape (B, {self.in_channels}, T), got "
-                f"{tuple(x.shape)}: "
-                + ("these look like (B, T, C), transpose them" if swapped else "set in_channels to that of the data")
-            )
-        if x.shape[2] < self.kernel_size:
-            raise BackboneError(
-                f"CNN1d(kernel_size={self.kernel_size}) needs windows of at least {self.kernel_size} time steps, got "
-                f"{x.shape[2]}: give longer windows or a smaller kernel_size"
-            )
 
-
-class _Conv1d(nn.Conv1d):
-    """A ``Conv1d`` without bias over ``(B, C, 1, T)`` in channels_last memory."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        out = F.conv2d(input, self.weight.unsqueeze(2), None, (1, self.stride[0]), (0, int(self.padding[0])))
-        # The format of an input with one channel is ambiguous, and the convolution then does not keep it.
-        return out.contiguous(memory_format=torch.channels_last)
-
-
-def _block(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+def _block(in_channels: int | None, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        _Conv1d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        time_conv(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2),
         nn.BatchNorm2d(out_channels),
         # max(relu(x)) = relu(max(x)): pooling first is the same function and leaves ReLU half of the work.
         nn.MaxPool2d((1, 2), stride=(1, 2), padding=(0, 1)),

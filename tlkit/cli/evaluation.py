@@ -77,16 +77,20 @@ def _start(request: Request) -> TransferCLI:
     assert request.checkpoint is not None
     stored = read_checkpoint(request.checkpoint)["tlkit"]
     cli = TransferCLI(request.recipe)
-    theirs, ours = list((stored.get("data") or {}).get("classes", [])), list(cli.datamodule.classes)
-    if stored.get("data") is not None and theirs != ours:
-        raise CheckpointError(f"{request.checkpoint} knows the classes {theirs}, the recipe's data has {ours}")
+    for kind in ("classes", "quantities") if stored.get("data") is not None else ():
+        theirs, ours = list(stored["data"].get(kind, [])), list(getattr(cli.datamodule, kind))
+        if theirs != ours:
+            raise CheckpointError(f"{request.checkpoint} knows the {kind} {theirs}, the recipe's data has {ours}")
     return cli
 
 
 def _write(
     file: Path, batches: list[dict[str, Tensor]], data: DataSpec, row_names: Sequence[str] | None = None
 ) -> None:
-    """Write one row a sample in the order of the data set; a tensor of several columns gets a column each."""
+    """Write one row a sample in the order of the data set.
+
+    A tensor of several columns gets a column each; packed codes (uint8) are one, in hexadecimal.
+    """
     columns = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0] if key != "domain"}
     order = columns["index"].argsort()
     table: dict[str, list[Any]] = {}
@@ -98,6 +102,9 @@ def _write(
                 table["name"] = [row_names[index] for index in table[key]]
             if key == "prediction" and data.classes:
                 table["class"] = [data.classes[label] for label in table[key]]
+            continue
+        if values.dtype == torch.uint8:
+            table[key] = [bytes(row).hex() for row in values.tolist()]
             continue
         names = data.classes if values.shape[1] == data.num_classes else range(values.shape[1])
         for name, column in zip(names, values.T, strict=True):

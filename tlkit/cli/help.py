@@ -15,18 +15,19 @@ Adapt a model to a domain that has no labels.
   predict   write a checkpoint's predictions, one CSV file a domain
   recipes   list the recipes that come with tlkit
   copy      copy a recipe to a file of your own
-  list      list the backbones, losses, tasks or data modules
+  list      list the backbones, losses, tasks, data modules or fine-tuning strategies
 
   tlkit fit --config digits/mnist_to_optdigits_mmd     runs with no download
   tlkit COMMAND --help                                 more on a command"""
 
 _PARTS = """\
-A recipe has four parts; a part is a class by name (tlkit list ...) or by import path (my_file.MyClass):
+The parts of a recipe, each a class by name (tlkit list ...) or by import path (my_file.MyClass):
   data              the domains and their roles        --data.sources='[photo]' --data.batch_size=64
   model.backbone    x -> features                      --model.backbone.channels='[16, 32]'
   model.task        features -> outputs, loss          --model.task=Classification
   model.adaptation  a list of losses                   --model.adaptation.MMD.weight=0.5
                                                        --model.adaptation='[]' is plain training
+  model.finetuning  what of the backbone learns, when  --model.finetuning=GradualUnfreezing
 Common overrides, as --key=value or --key value, the value in YAML:
   --seed_everything=1                    --model.optimizer.lr=0.001
   --trainer.max_steps=1000               --trainer.devices=4
@@ -88,7 +89,7 @@ usage: tlkit copy RECIPE FILE
 
 Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE""",
     "list": """\
-usage: tlkit list backbones|losses|tasks|data
+usage: tlkit list backbones|losses|tasks|data|finetuning
 
 List the classes that a recipe can name, with the paper or the source of each.""",
 }

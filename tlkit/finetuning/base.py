@@ -15,7 +15,7 @@ class ParameterGroup:
     """Parameters that learn alike: a group of the one optimizer.
 
     Attributes:
-        name: The name in logs (``lr/<name>``).
+        name: The name of the optimizer's group, which logs of learning rates show.
         parameters: The parameters; each in one group only.
         lr_scale: Factor on the learning rate.
         start: Training progress in [0, 1] at which the group begins to learn; its learning rate is 0 before.
@@ -68,8 +68,20 @@ class FineTuning:
         """
         for group in groups:
             for module in group.modules:
-                module.train(progress >= group.start)
+                if module.training != (progress >= group.start):  # every step; most change nothing
+                    module.train(not module.training)
         if self.freeze_batch_norm:
             for module in backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.train(False)
+
+    def release(self, groups: Sequence[ParameterGroup], progress: float) -> None:
+        """Take away the gradients of what does not learn yet. Called before every optimizer step.
+
+        A learning rate of 0 is not enough: an optimizer would gather momentum from gradients that it does not follow,
+        and let go of it all at once at the group's start; and the norm that clips would count them.
+        """
+        for group in groups:
+            if progress < group.start:
+                for parameter in group.parameters:
+                    parameter.grad = None

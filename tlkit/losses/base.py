@@ -12,7 +12,7 @@ from tlkit.schedules import Constant, Schedule
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
 
-__all__ = ["AdaptationLoss", "by_name"]
+__all__ = ["AdaptationLoss", "by_name", "learning_parameters"]
 
 
 class AdaptationLoss(nn.Module):
@@ -87,6 +87,21 @@ class AdaptationLoss(nn.Module):
         """What the module calls: ``forward``, unless a loss must encode again (a second view, mixed inputs)."""
         result: Tensor | dict[str, Tensor] = self(source, target)
         return result
+
+
+def learning_parameters(network: Encoder, loss: AdaptationLoss) -> list[nn.Parameter]:
+    """Return the backbone's trainable parameters, for a loss that holds a backbone back while it learns.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    parameters = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ConfigurationError(
+            f"the adaptation loss {type(loss).__name__} holds the backbone back while it learns, and no parameter of "
+            f"{type(network.backbone).__name__} does: leave the loss out, or choose another finetuning than LinearProbe"
+        )
+    return parameters
 
 
 def by_name(losses: Iterable[AdaptationLoss]) -> dict[str, AdaptationLoss]:

@@ -1,6 +1,17 @@
 """Metrics that torchmetrics lacks."""
 
+from tlkit.metrics.diagnosis import DiagnosisIntervals, DiagnosisScores, DiagnosisThreshold
 from tlkit.metrics.domains import DomainMetrics
+from tlkit.metrics.positioning import PositioningError
+from tlkit.metrics.retrieval import HashRetrieval
 from tlkit.metrics.selection import MutualInformation
 
-__all__ = ["DomainMetrics", "MutualInformation"]
+__all__ = [
+    "DiagnosisIntervals",
+    "DiagnosisScores",
+    "DiagnosisThreshold",
+    "DomainMetrics",
+    "HashRetrieval",
+    "MutualInformation",
+    "PositioningError",
+]

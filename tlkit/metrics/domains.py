@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torchmetrics import Metric, MetricCollection
 from tlkit.types import DataSpec
 
 __all__ = ["DomainMetrics"]
+
+_Kind = Literal["labelled", "tested", "label_free"]
 
 
 class DomainMetrics(nn.Module):
@@ -30,7 +32,11 @@ class DomainMetrics(nn.Module):
         >>> make = lambda: MetricCollection({"accuracy": MulticlassAccuracy(2, average="micro")})
         >>> none = lambda: None
         >>> task = SimpleNamespace(
-        ...     metrics=make, label_free_metrics=none, calibration_metric=none, selection_metric="accuracy"
+        ...     metrics=make,
+        ...     test_metrics=none,
+        ...     label_free_metrics=none,
+        ...     calibration_metric=none,
+        ...     selection_metric="accuracy",
         ... )
         >>> metrics = DomainMetrics(data, task)
         >>> metrics.update(0, torch.eye(2), torch.tensor([0, 1]))
@@ -45,21 +51,25 @@ class DomainMetrics(nn.Module):
         self.selection_metric: str = task.selection_metric
         self._seen: set[tuple[int, str]] = set()
         self.labelled = nn.ModuleList(task.metrics() for _ in data.domains)
+        self.tested = nn.ModuleList(task.test_metrics() or MetricCollection([]) for _ in data.domains)
         self.label_free = nn.ModuleList(task.label_free_metrics() or MetricCollection([]) for _ in data.domains)
         self.calibrating: Metric | None = task.calibration_metric()
 
-    def update(self, domain: int, outputs: Tensor, y: Tensor | None) -> None:
-        """Add the outputs of a batch of one domain.
+    def update(self, domain: int, outputs: Tensor, y: Tensor | None, testing: bool = False) -> None:
+        """Add the outputs of a batch of one domain, of its test rows if ``testing``.
 
         Ranks take part in the exchange at the end if they were called at all, also with no rows.
         """
-        self._seen |= {(domain, "label_free")} if y is None else {(domain, "labelled"), (domain, "label_free")}
+        kinds: list[_Kind] = [] if testing else ["label_free"]
+        if y is not None:
+            kinds += ["labelled", "tested"] if testing else ["labelled"]
+        self._seen |= {(domain, kind) for kind in kinds}
         if len(outputs) == 0:  # torchmetrics refuses it
             return
-        if y is not None:
-            cast(MetricCollection, self.labelled[domain]).update(outputs, y)
-        cast(MetricCollection, self.label_free[domain]).update(outputs)
-        if self.calibrating is not None and y is not None and self.data.role(self.data.domains[domain]) == "source":
+        for kind in kinds:
+            getattr(self, kind)[domain].update(*((outputs,) if kind == "label_free" else (outputs, y)))
+        source = self.data.role(self.data.domains[domain]) == "source"
+        if self.calibrating is not None and y is not None and source and not testing:
             self.calibrating.update(outputs, y)
 
     def calibration(self) -> Tensor | None:
@@ -78,7 +88,8 @@ class DomainMetrics(nn.Module):
         return {
             f"test/{domain}/{name}": value
             for index, domain in enumerate(self.data.domains)
-            for name, value in self._finish(index)[0].items()
+            for kind in ("labelled", "tested")
+            for name, value in self._finish(index, kind).items()
         }
 
     def validation_values(self) -> dict[str, Tensor]:
@@ -91,7 +102,7 @@ class DomainMetrics(nn.Module):
         values: dict[str, Tensor] = {}
         selection: dict[str, list[Tensor]] = {}
         for index, domain in enumerate(self.data.domains):
-            labelled, label_free = self._finish(index)
+            labelled, label_free = self._finish(index, "labelled"), self._finish(index, "label_free")
             if self.data.role(domain) == "source":
                 values |= {f"val/{domain}/{name}": value for name, value in labelled.items()}
                 chosen = {f"source_{name}": v for name, v in labelled.items() if name == self.selection_metric}
@@ -103,16 +114,14 @@ class DomainMetrics(nn.Module):
                 selection.setdefault(name, []).append(value)
         return values | {f"selection/{name}": torch.stack(each).mean() for name, each in selection.items()}
 
-    def _finish(self, domain: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        found: list[dict[str, Tensor]] = []
-        for kind, module in (("labelled", self.labelled[domain]), ("label_free", self.label_free[domain])):
-            metrics = cast(MetricCollection, module)
-            # A domain that was not evaluated (tested only, or without labels) has nothing to report.
-            with _padding_is_silent():
-                found.append(metrics.compute() if (domain, kind) in self._seen else {})
-            self._seen.discard((domain, kind))
-            metrics.reset()
-        return found[0], found[1]
+    def _finish(self, domain: int, kind: _Kind) -> dict[str, Tensor]:
+        metrics = cast(MetricCollection, getattr(self, kind)[domain])
+        # A domain that was not evaluated (tested only, or without labels) has nothing to report.
+        with _padding_is_silent():
+            found: dict[str, Tensor] = metrics.compute() if (domain, kind) in self._seen else {}
+        self._seen.discard((domain, kind))
+        metrics.reset()
+        return found
 
 
 @contextmanager

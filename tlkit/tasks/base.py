@@ -59,6 +59,14 @@ class Task(nn.Module):
         """Return new metrics, updated with ``(outputs, y)``."""
         raise TypeError(f"{type(self).__name__} must define metrics()")
 
+    def batch_metrics(self) -> MetricCollection:
+        """Return new metrics for the log of single training batches: ``metrics``, unless a batch is too little."""
+        return self.metrics()
+
+    def test_metrics(self) -> MetricCollection | None:
+        """Return new metrics for test rows, besides ``metrics``: what is too slow for every validation; or None."""
+        return None
+
     def label_free_metrics(self) -> MetricCollection | None:
         """Return new metrics updated with ``(outputs,)`` alone, to choose a checkpoint without labels; or None."""
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -24,10 +27,12 @@ class Classification(Task):
     Args:
         label_smoothing: Share of the target probability spread evenly over all classes, in [0, 1)
             (Szegedy et al., CVPR 2016).
+        class_weights: ``"balanced"`` lets every class weigh the same in the loss: a row counts by how rare its class is
+            among the labelled training rows, with mean 1 over them.
 
     Raises:
-        ConfigurationError: If ``label_smoothing`` is outside [0, 1), or in ``build`` if the data has fewer than two
-            classes.
+        ConfigurationError: If ``label_smoothing`` is outside [0, 1) or ``class_weights`` unknown, or in ``build`` if
+            the data has fewer than two classes, or does not know how many rows each has where that is needed.
 
     Example:
         >>> import torch
@@ -43,11 +48,16 @@ class Classification(Task):
     selection_mode = "max"
     label_free_score = "mutual_information"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    row_weights: Tensor | None
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Literal["none", "balanced"] = "none") -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ConfigurationError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        if class_weights not in ("none", "balanced"):
+            raise ConfigurationError(f"class_weights must be 'none' or 'balanced', got {class_weights!r}")
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.register_buffer("row_weights", None)
 
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the linear layer ``num_features -> data.num_classes``."""
@@ -56,6 +66,8 @@ class Classification(Task):
                 f"Classification needs data with at least two classes, but the data module names "
                 f"{list(data.classes) or 'none'}: set its `classes`, or use another task"
             )
+        if self.class_weights == "balanced":
+            self.row_weights = _balanced(data)
         self.num_outputs = data.num_classes
         self.head = nn.Linear(num_features, data.num_classes)
 
@@ -65,8 +77,14 @@ class Classification(Task):
         return logits
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return the mean cross-entropy of ``(B, num_classes)`` logits and ``(B,)`` labels."""
-        return nn.functional.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+        """Return the mean over rows of the (weighted) cross-entropy of ``(B, num_classes)`` logits and ``(B,)`` labels.
+
+        It is not divided by the weights of the batch, which would make it another loss on several ranks.
+        """
+        if self.row_weights is None:
+            return nn.functional.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+        rows = nn.functional.cross_entropy(outputs, y, label_smoothing=self.label_smoothing, reduction="none")
+        return (rows * self.row_weights[y]).mean()
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Return the softmax of the logits."""
@@ -90,3 +108,15 @@ class Classification(Task):
         """Return ``prediction``, ``(B,)`` class indices, and ``probabilities``, ``(B, num_classes)``."""
         probabilities = self.probabilities(outputs.float())
         return {"prediction": probabilities.argmax(dim=1), "probabilities": probabilities}
+
+
+def _balanced(data: DataSpec) -> Tensor:
+    """Return the weight of a row of each class: as many rows as a class would have on average over those it has."""
+    counts = torch.tensor(data.class_counts, dtype=torch.float32)
+    if len(counts) == 0:
+        raise ConfigurationError(
+            "class_weights: balanced needs the number of training rows of each class, and the data module does not "
+            "know it: let its dataset() take rows from self.split(domain, y), or set class_weights: none"
+        )
+    there = counts > 0
+    return torch.where(there, counts.sum() / (there.sum() * counts.clamp(min=1)), 0.0)

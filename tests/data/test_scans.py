@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from tlkit.data.scans import check_metres, represent
+from tlkit.errors import DataError
+
+RSSI = np.array([[-104.0, np.nan, -50.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("representation", "expected"),
+    [
+        ("positive", [1 / 105, 0.0, 55 / 105, 1.0]),
+        ("powed", [(1 / 105) ** np.e, 0.0, (55 / 105) ** np.e, 1.0]),
+        # exp((r - w) / 24) / exp(-w / 24) of the paper
+        ("exponential", [np.exp(1 / 24) / np.exp(105 / 24), 0.0, np.exp(55 / 24) / np.exp(105 / 24), 1.0]),
+    ],
+)
+def test_representations_are_those_of_the_paper(representation, expected):
+    found = represent(RSSI, representation, -105.0)
+    assert found.dtype == np.float32
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert found[0, 1] == 0.0
+    assert 0 < found[0, 0] < found[0, 2] < found[0, 3] == 1.0  # the weakest that is heard is not missing
+
+
+def test_degrees_are_guessed_and_the_message_says_so():
+    degrees = np.array([[-0.06731, 39.99400], [-0.06702, 39.99412]])
+    with pytest.raises(DataError, match=r"a.csv: 'lon' and 'lat' look like degrees. This is a guess.*0.00029.*Project"):
+        check_metres(degrees, "a.csv", ("lon", "lat"), (0.0, 0.0))
+    with pytest.raises(DataError, match="This is a guess"):  # an origin taken away does not hide it
+        check_metres(degrees - (-0.0673, 39.99), "a.csv", ("lon", "lat"), (-0.0673, 39.99))
+    check_metres(np.array([[0.0, 0.0], [3.0, 0.0]]), "a.csv", ("x", "y"), (0.0, 0.0))  # a corridor of 3 m
+    check_metres(np.array([[1.0, 2.0], [1.0, 2.0]]), "a.csv", ("x", "y"), (0.0, 0.0))  # a single place
+
+
+def test_coordinates_that_float32_would_round_are_refused_with_an_origin_that_helps():
+    far = np.array([[-7500.0, 4_864_745.7], [-7400.0, 4_864_900.2]])
+    with pytest.raises(DataError, match=r"up to 4864900 m from the origin .* such as \[-7500.0, 4864700.0\]"):
+        check_metres(far, "a.csv", ("x", "y"), (0.0, 0.0))
+    check_metres(far - (-7500.0, 4_864_700.0), "a.csv", ("x", "y"), (-7500.0, 4_864_700.0))

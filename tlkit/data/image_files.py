@@ -1,0 +1,203 @@
+"""What every data module of image files shares: checking, reading, keeping in memory, augmenting and splitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, get_worker_info
+
+from tlkit.data.augment import Augment, augmented, check_augment
+from tlkit.data.base import DomainDataModule
+from tlkit.data.rows import row_draws
+from tlkit.errors import DataError
+from tlkit.types import Split
+
+__all__ = ["EXTENSIONS", "ImageDomains", "ImageRows", "Listing", "check_image"]
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# How whole files begin and end: JPEG, PNG.
+_ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
+_KEPT = 1 << 30  # bytes of one domain that may be kept in memory
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of one domain, in an order that is the same on every machine.
+
+    Attributes:
+        paths: Their files.
+        labels: The name of each one's class.
+        names: What a user knows each by.
+        groups: The group of each, such as a patient; a group is never divided by a split. None if there are none.
+        test: Numbers of those in the published test split; None if none is published.
+        val: Numbers of those in the published validation split; None if none is published.
+    """
+
+    paths: Sequence[Path]
+    labels: Sequence[str]
+    names: Sequence[str]
+    groups: Sequence[str] | None = None
+    test: Sequence[int] | None = None
+    val: Sequence[int] | None = None
+
+
+class ImageDomains(DomainDataModule):
+    """Image files with a class each. A subclass names its ``domains`` and defines :meth:`listing`; the rest is here.
+
+    Images are yielded as float32 RGB in [0, 1], ``(3, image_size, image_size)``; the backbone knows its mean and
+    deviation. The shorter side is resized to 8/7 of ``image_size`` (256 for 224); then the centre is cropped, or, to
+    train, what ``augment`` says. Files that are empty, cut off or no images are found before training, damage inside a
+    file when it is read.
+
+    Args:
+        sources: Labelled domains.
+        targets: Domains to adapt to.
+        image_size: Height and width in pixels.
+        augment: What is random in training: ``"none"``; ``"flip_crop"``, a crop at a random place, flipped left to
+            right half of the time; or ``"strong"``, a random half or more of the image, flipped, with other brightness,
+            contrast and saturation.
+        cache: Keep the resized images in memory once they have been read, which is some twenty times as fast from the
+            second pass on. Only of a domain whose images take at most 1 GiB as squares (29,000 of 96 px, 5,400 of
+            224 px), and not in worker processes, each of which would keep its own: ``num_workers: 0`` is best then.
+        **kwargs: The arguments of :class:`DomainDataModule`.
+
+    Raises:
+        DataError: If an image is empty or cannot be read, or the domains have other classes.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        targets: list[str] | None = None,
+        image_size: int = 224,
+        augment: Augment = "flip_crop",
+        cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sources=sources, targets=targets, **kwargs)
+        if image_size < 8:
+            raise DataError(f"image_size must be at least 8 pixels, got {image_size}")
+        self.image_size, self.augment, self.cache = image_size, check_augment(augment), cache
+        self._listings: dict[str, Listing] = {}
+        self._stores: dict[str, _Store] = {}
+
+    def listing(self, domain: str) -> Listing:
+        """Return the images of one domain; a subclass defines it. It is asked once."""
+        raise TypeError(f"{type(self).__name__} must define listing(domain)")
+
+    @cached_property
+    def classes(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
+        """The classes of the domains of this run, in alphabetical order."""
+        return sorted({name for domain in self.eval_domains for name in self._listed(domain).labels})
+
+    def domain_classes(self, domain: str) -> Sequence[str]:
+        """Return the classes that a domain has images of, in alphabetical order."""
+        return sorted(set(self._listed(domain).labels))
+
+    def row_names(self, domain: str) -> Sequence[str]:
+        """Return the file of each row of a domain."""
+        return self._listed(domain).names
+
+    def dataset(self, domain: str, split: Split) -> Dataset[tuple[Tensor, Tensor]]:
+        """Return one split of one domain; training images are augmented, if so chosen."""
+        listed = self._listed(domain)
+        if domain not in self._stores:
+            self._stores[domain] = _Store(listed.paths, round(self.image_size * 8 / 7), self.cache)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        labels = torch.tensor([numbers[name] for name in listed.labels])
+        rows = self.split(domain, labels, groups=listed.groups, test=listed.test, val=listed.val)[split]
+        augment = self.augment if split == "train" else "none"
+        return Subset(ImageRows(self._stores[domain], labels, self.image_size, augment), rows.tolist())
+
+    def _listed(self, domain: str) -> Listing:
+        if domain not in self._listings:
+            listed = self.listing(domain)
+            for path in listed.paths:
+                check_image(path)
+            self._listings[domain] = listed
+        return self._listings[domain]
+
+
+class ImageRows(Dataset[tuple[Tensor, Tensor]]):
+    """The images of a domain and their labels, read a batch at a time.
+
+    Args:
+        store: Where the images come from.
+        labels: ``(N,)`` their labels.
+        size: Height and width they are cut to.
+        augment: What is random.
+    """
+
+    def __init__(self, store: _Store, labels: Tensor, size: int, augment: Augment) -> None:
+        self.store, self.labels, self.size, self.augment = store, labels, size, augment
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        key = (int(torch.randint(2**62, ())),) if self.augment != "none" else ()
+        x, y = self.seeded_batch(torch.tensor([row]), key)
+        return x[0], y[0]
+
+    def seeded_batch(self, rows: Tensor, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return images and labels of ``(B,)`` rows, augmented by what ``key`` and each row's number draw."""
+        images = [self.store.read(row) for row in rows.tolist()]
+        return augmented(images, self.size, self.augment, row_draws(key, rows)), self.labels[rows]
+
+
+class _Store:
+    """Image files, read as ``(3, H, W)`` bytes whose shorter side is ``short``."""
+
+    def __init__(self, paths: Sequence[Path], short: int, cache: bool) -> None:
+        self.paths, self.short = paths, short
+        self.kept: dict[int, NDArray[np.uint8]] | None = {} if cache and len(paths) * 3 * short**2 <= _KEPT else None
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        if self.kept is None or get_worker_info() is not None:
+            return self._open(row)
+        if row not in self.kept:
+            self.kept[row] = self._open(row)
+        return self.kept[row]
+
+    def _open(self, row: int) -> NDArray[np.uint8]:
+        image = _decode(self.paths[row])
+        width, height = image.size
+        shorter = min(width, height)
+        size = int(self.short * width / shorter), int(self.short * height / shorter)
+        return np.ascontiguousarray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1))
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on broken files
+        raise DataError(f"cannot read the image {path}: {error}; replace or delete the file") from error
+
+
+def check_image(path: Path) -> None:
+    """Refuse a file that is no whole image. Only those that do not look whole from their ends are decoded.
+
+    Raises:
+        DataError: If it is missing, empty, cut off or no image.
+    """
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(8), file.seek(0, 2)
+            file.seek(max(size - 64, 0))
+            end = file.read().rstrip(b"\0")  # some cameras pad
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
+    if size == 0:
+        raise DataError(f"the image {path} is empty (0 bytes); replace or delete the file")
+    if not any(start.startswith(first) and end.endswith(last) for first, last in _ENDS):
+        _decode(path)

@@ -1,0 +1,146 @@
+"""Images listed in a table: a file, its class and its domain a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlkit.data.augment import Augment
+from tlkit.data.folders import find_folder
+from tlkit.data.image_files import ImageDomains, Listing
+from tlkit.data.tables import check_column, read_table, row_places
+from tlkit.errors import DataError, near, unknown
+
+__all__ = ["ImageColumns", "ImageTableDomains"]
+
+
+@dataclass(frozen=True)
+class ImageColumns:
+    """Which columns of a table hold what.
+
+    Attributes:
+        path: The file of the image.
+        label: Its class, a word or a whole number.
+        domain: Its domain.
+        group: What must stay in one split, such as the patient; None if rows are independent.
+        split: ``train``, ``val`` or ``test``, the published split; None if rows are drawn by chance. Where no row of a
+            domain says ``val``, validation rows are drawn from those that say ``train``.
+    """
+
+    path: str = "path"
+    label: str = "label"
+    domain: str = "domain"
+    group: str | None = None
+    split: str | None = None
+
+
+class ImageTableDomains(ImageDomains):
+    """Images listed in a CSV file, JSON lines or a parquet file.
+
+    How images are read, resized and cut is said at :class:`~tlkit.data.image_files.ImageDomains`, how tables are at
+    :func:`~tlkit.data.tables.read_table`.
+
+    Args:
+        table: The file; a relative one is looked for in the working folder, then in the folder that the environment
+            variable TLKIT_DATA names (default ``~/.cache/tlkit``).
+        sources: Labelled domains, as they stand in the table.
+        targets: Domains to adapt to.
+        columns: Names of the columns: ``{path: file, label: diagnosis, domain: hospital, group: patient}``.
+        root: Folder that the files in the table are relative to; the table's folder by default.
+        image_size: Height and width in pixels.
+        augment: What is random in training: ``"none"``, ``"flip_crop"`` (a crop at a random place, flipped left to
+            right half of the time) or ``"strong"`` (a random half or more of the image, flipped, with other brightness,
+            contrast and saturation).
+        cache: Keep the resized images of a domain in memory once read, if they take at most 1 GiB.
+        **kwargs: The arguments of :class:`DomainDataModule`.
+
+    Raises:
+        DataError: If the table cannot be read, lacks a column or has a bad cell, an image is missing or cannot be read,
+            or the domains have other classes.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        sources: list[str],
+        targets: list[str] | None = None,
+        columns: ImageColumns = ImageColumns(),
+        root: str | None = None,
+        image_size: int = 224,
+        augment: Augment = "flip_crop",
+        cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            sources=sources, targets=targets, image_size=image_size, augment=augment, cache=cache, **kwargs
+        )
+        self.table, self.columns, self.root = table, columns, root
+
+    @cached_property
+    def path(self) -> Path:
+        """The table."""
+        path = Path(self.table).expanduser()
+        return path if path.is_file() else find_folder(str(path.parent)) / path.name
+
+    @cached_property
+    def frame(self) -> Any:
+        """The rows of the table, with columns named as the attributes of :class:`ImageColumns`."""
+        named = {column: name for name, column in vars(self.columns).items() if column is not None}
+        if len(named) < sum(column is not None for column in vars(self.columns).values()):
+            raise DataError(f"columns: two of them name the same column, got {vars(self.columns)}")
+        frame = read_table(self.path, list(named))
+        for column, name in named.items():
+            check_column(frame, self.path, column, "text" if name in ("path", "split") else "label")
+        return frame.rename(columns=named)
+
+    @cached_property
+    def domains(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
+        """The domains in the table, in alphabetical order."""
+        return sorted(set(_words(self.frame["domain"])))
+
+    def listing(self, domain: str) -> Listing:
+        """Return the images of one domain, in the order of the table."""
+        if domain not in self.domains:
+            raise DataError(f"table={self.table!r}: {unknown('domain', domain, self.domains)}")
+        rows = np.flatnonzero(np.array(_words(self.frame["domain"])) == domain)
+        frame = self.frame.iloc[rows]
+        places = row_places(self.path, len(self.frame))
+        folder = self.path.parent if self.root is None else find_folder(self.root)
+        paths = [folder / Path(name).expanduser() for name in frame["path"]]
+        for row, path in zip(rows, paths, strict=True):
+            if not path.is_file():
+                raise DataError(f"{self.path}, {places[row]}, column {self.columns.path!r}: {_missing(path, folder)}")
+        return Listing(
+            paths,
+            _words(frame["label"]),
+            [f"{places[row]}: {name}" for row, name in zip(rows, frame["path"], strict=True)],
+            _words(frame["group"]) if self.columns.group else None,
+            *(self._published(frame, [places[row] for row in rows]) if self.columns.split else ()),
+        )
+
+    def _published(self, frame: Any, places: list[str]) -> tuple[list[int], list[int] | None]:
+        """Return the numbers of the rows to test and to validate on."""
+        for place, split in zip(places, frame["split"], strict=True):
+            if split not in ("train", "val", "test"):
+                raise DataError(
+                    f"{self.path}, {place}, column {self.columns.split!r}: the split is train, val or test, got "
+                    f"{split!r}"
+                )
+        test, val = (np.flatnonzero(frame["split"].to_numpy() == name).tolist() for name in ("test", "val"))
+        return test, val or None
+
+
+def _words(values: Any) -> list[str]:
+    """Return labels as words; whole numbers that pandas reads as floats because a cell is empty were refused before."""
+    return [str(int(value)) if isinstance(value, float) else str(value) for value in values]
+
+
+def _missing(path: Path, folder: Path) -> str:
+    hits = near(path.name, [other.name for other in path.parent.iterdir()]) if path.parent.is_dir() else []
+    hint = f" Did you mean {' or '.join(hits)}?" if hits else ""
+    return f"there is no file {path}.{hint} Paths are relative to {folder}; root names another folder"

@@ -1,0 +1,172 @@
+"""What every data module of WiFi fingerprints shares: scans, how they are represented, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Dataset, Subset
+
+from tlkit.data.base import DomainDataModule
+from tlkit.data.rows import TensorRows
+from tlkit.errors import DataError, unknown
+from tlkit.types import Split
+
+__all__ = ["PositionLabel", "Representation", "ScanDomains", "Scans", "check_metres", "represent"]
+
+Representation = Literal["positive", "exponential", "powed"]
+PositionLabel = Literal["position", "floor", "building", "building_floor"]
+
+# Beyond this float32 no longer holds centimetres.
+_FAR = 131_072.0
+
+
+@dataclass
+class Scans:
+    """The scans of one domain.
+
+    Attributes:
+        rssi: ``(N, A)`` dBm, NaN where an access point was not heard.
+        position: ``(N, 2)`` metres.
+        labels: Floors, buildings or other classes of each row by the name of the label.
+        groups: Scan series of each row, which a split does not divide; None if rows are on their own.
+        names: What a user knows each row by.
+        test: The published test rows as a mask; None if there are none.
+        among: The rows that may be trained or validated on as a mask; None for all that are not ``test``.
+    """
+
+    rssi: NDArray[np.float32]
+    position: NDArray[np.float64]
+    labels: dict[str, Sequence[str]]
+    groups: ArrayLike | None
+    names: Sequence[str]
+    test: ArrayLike | None = None
+    among: ArrayLike | None = None
+
+
+def represent(rssi: NDArray[Any], representation: Representation, weakest: float) -> NDArray[np.float32]:
+    r"""Map received signal strengths to [0, 1]: exactly 0 where nothing was heard, above 0 where something was.
+
+    With :math:`u = (r - w) / (-w)` for ``r`` dBm and the weakest ``w``: ``"positive"`` is :math:`u`, ``"powed"`` is
+    :math:`u^e` and ``"exponential"`` is :math:`\exp((r - w) / 24) / \exp(-w / 24) = \exp(r / 24)` (Torres-Sospedra et
+    al., Expert Systems with Applications 2015, with its constants).
+
+    Args:
+        rssi: dBm above ``weakest`` and at most 0, NaN where an access point was not heard.
+        representation: Which of the three.
+        weakest: The strength in dBm that maps to 0, below the weakest that is ever heard.
+
+    Example:
+        >>> represent(np.array([-105.0 / 2, np.nan, 0.0]), "positive", -105.0).tolist()
+        [0.5, 0.0, 1.0]
+    """
+    with np.errstate(invalid="ignore"):
+        share = (rssi.astype(np.float64) - weakest) / -weakest
+        if representation == "powed":
+            share = share**np.e
+        elif representation == "exponential":
+            share = np.exp(rssi.astype(np.float64) / 24.0)
+    return np.nan_to_num(share, nan=0.0).astype(np.float32)
+
+
+class ScanDomains(DomainDataModule):
+    """Scans in memory. A subclass defines :meth:`scans`; ``x`` is ``(A,)``, 0 where an access point was not heard.
+
+    Args:
+        sources: Labelled domains.
+        targets: Domains to adapt to.
+        label: ``"position"`` is ``(x_m, y_m)``, for the task Regression; the others are classes.
+        representation: How dBm become inputs, see :func:`represent`.
+        weakest: The strength in dBm that is as good as nothing; all that is heard must be above it.
+        **kwargs: The arguments of :class:`DomainDataModule`.
+
+    Raises:
+        DataError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        sources: list[str],
+        targets: list[str] | None = None,
+        label: PositionLabel = "position",
+        representation: Representation = "exponential",
+        weakest: float = -105.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(sources=sources, targets=targets, **kwargs)
+        for name, value, allowed in (
+            ("label", label, get_args(PositionLabel)),
+            ("representation", representation, get_args(Representation)),
+        ):
+            if value not in allowed:
+                raise DataError(unknown(name, str(value), allowed))
+        if not -200 <= weakest < 0:
+            raise DataError(f"weakest is a signal strength in dBm from -200 up to below 0, got {weakest}")
+        self.label, self.representation, self.weakest = label, representation, weakest
+        if label == "position":
+            self.quantities = ("x_m", "y_m")
+        self._scans: dict[str, tuple[Scans, TensorRows]] = {}
+
+    def scans(self, domain: str) -> Scans:
+        """Read the scans of one domain."""
+        raise TypeError(f"{type(self).__name__} must define scans(domain)")
+
+    def dataset(self, domain: str, split: Split) -> Dataset[Any]:
+        """Return one split of one domain."""
+        _, rows = self._domain_scans(domain)
+        return Subset(rows, self.splits[domain][split].tolist())
+
+    def row_names(self, domain: str) -> Sequence[str]:
+        """Return the file and the line of each row."""
+        return self._domain_scans(domain)[0].names
+
+    def divide(self, domain: str, y: NDArray[Any], scans: Scans) -> None:
+        """Split the rows of a domain, so that they are in ``splits``."""
+        self.split(domain, y, groups=scans.groups, test=scans.test, among=scans.among)
+
+    def _domain_scans(self, domain: str) -> tuple[Scans, TensorRows]:
+        if domain not in self._scans:
+            scans = self.scans(domain)
+            if self.label == "position":
+                y: NDArray[Any] = scans.position.astype(np.float32)
+            else:
+                number = {name: index for index, name in enumerate(self.classes)}
+                y = np.array([number[name] for name in scans.labels[self.label]], np.int64)
+            self.divide(domain, y, scans)
+            x = represent(scans.rssi, self.representation, self.weakest)
+            scans.rssi = scans.rssi[:0]  # it is not needed any more
+            self._scans[domain] = scans, TensorRows(torch.from_numpy(x), torch.from_numpy(y))
+        return self._scans[domain]
+
+
+def check_metres(position: NDArray[np.float64], where: str, columns: Sequence[str], origin: Sequence[float]) -> None:
+    """Refuse coordinates that are not metres near the origin.
+
+    Args:
+        position: ``(N, 2)`` coordinates, ``origin`` taken away.
+        where: The file, for the message.
+        columns: Names of the two columns.
+        origin: What was taken away.
+
+    Raises:
+        DataError: If they look like degrees, or are so far from 0 that float32 would cost centimetres.
+    """
+    names = " and ".join(map(repr, columns))
+    as_given = position + np.asarray(origin)
+    span = np.ptp(position, axis=0)
+    if (np.abs(as_given) <= (180, 180)).all() and span.max() > 0 and (span < 0.1).all():
+        raise DataError(
+            f"{where}: {names} look like degrees. This is a guess: all values lie within 180 and within "
+            f"{span[0]:.5f} and {span[1]:.5f} of each other, a few centimetres if they were metres. Project them to "
+            "metres first (UTM of your zone, or east and north of a corner of the building)"
+        )
+    if np.abs(position).max() > _FAR:
+        corner = [float(np.floor(value / 100) * 100) for value in as_given.min(axis=0)]
+        raise DataError(
+            f"{where}: {names} go up to {np.abs(position).max():.0f} m from the origin {list(map(float, origin))}, "
+            f"where float32 no longer holds centimetres: set origin to a corner of the area, such as {corner}"
+        )

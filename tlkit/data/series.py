@@ -1,0 +1,131 @@
+"""Windows of the user's own recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from tlkit.data.recording import Recording, Series, class_numbers
+from tlkit.data.series_files import SeriesColumns, SeriesTable, path_parts, series_files
+from tlkit.data.signals import Signals, Triad
+from tlkit.data.wearers import in_order
+from tlkit.data.windowed import SplitBy, WindowedDomains
+from tlkit.data.windows import Windowing
+from tlkit.errors import DataError
+from tlkit.types import Split
+
+__all__ = ["SeriesDomains"]
+
+
+class SeriesDomains(WindowedDomains):
+    """Windows of the recordings in a table or in a folder of tables.
+
+    A file is a table as :func:`~tlkit.data.tables.read_table` reads it (CSV, JSON lines, parquet), or ``.npz``: arrays
+    of one length, each a column; an array ``acc`` of shape ``(T, 3)`` is the columns ``acc_0`` to ``acc_2``, a single
+    value holds for all rows. Classes are the labels found in the domains of the run, in alphabetical order, numbers by
+    value.
+
+    Args:
+        root: The table, or a folder whose tables are all read, those in its folders too; a relative one is looked for
+            in the working folder, then in the folder that the environment variable TLKIT_DATA names (default
+            ``~/.cache/tlkit``).
+        columns: Which columns hold what.
+        sources: Labelled domains, see :class:`~tlkit.data.windowed.WindowedDomains`.
+        targets: Domains to adapt to.
+        windows: How recordings are cut into windows.
+        signals: What is made of the channels, and what is random in training.
+        split_by: What is never divided between the splits.
+        **kwargs: The arguments of :class:`~tlkit.data.base.DomainDataModule`.
+
+    Raises:
+        DataError: If a file is not there or is not what ``columns`` says, with the file and the line.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        columns: SeriesColumns,
+        sources: list[str],
+        targets: list[str] | None = None,
+        windows: Windowing = Windowing(),
+        signals: Signals = Signals(),
+        split_by: SplitBy = "recording",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            sources=sources, targets=targets, windows=windows, signals=signals, split_by=split_by, **kwargs
+        )
+        self.root, self.columns = root, columns
+        self.channels = list(columns.channels)
+        places = {name: number for number, name in enumerate(self.channels)}
+        self.triads: Sequence[Triad] = [(places[x], places[y], places[z]) for x, y, z in columns.triads]
+        self._tables: dict[Path, SeriesTable] = {}
+        self._parts: list[tuple[Path, NDArray[np.int64] | slice, str | None]] = []
+        self._found_classes: dict[str, list[str]] = {}
+
+    @cached_property
+    def classes(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
+        """The labels found in the domains of the run."""
+        return in_order([name for domain in self.eval_domains for name in self.domain_classes(domain)])
+
+    def domain_classes(self, domain: str) -> Sequence[str]:
+        """Return the labels found in a domain."""
+        if domain not in self._found_classes:
+            names: set[str] = set()
+            for number in self._chosen(domain):
+                path, rows, label = self._parts[number]
+                names.update(pd.unique(self._table(path, label).labels[rows]))
+            self._found_classes[domain] = in_order(sorted(names - set(self.columns.ignore)))
+        return self._found_classes[domain]
+
+    def find(self) -> Sequence[Recording]:
+        """Return the recordings in the files of ``root``; files are only read for it if columns tell them apart."""
+        folder, paths = series_files(self.root)
+        found: list[Recording] = []
+        self._parts = []
+        for path in paths:
+            name = path.relative_to(folder).as_posix()
+            said = path_parts(name, self.columns)
+            label = said.get("label")
+            inside = self._table(path, label).recordings() if self.columns.keys else [({}, None)]
+            for more, some in inside:
+                known, rows = said | more, slice(None) if some is None else some
+                full = ":".join([name, *more.values()])
+                read = partial(self._series, path, rows, label)
+                found.append(Recording(full, known.get("person", ""), known.get("domain", ""), read))
+                self._parts.append((path, rows, label))
+        if not any(recording.person or recording.device for recording in found):
+            raise DataError(
+                f"nothing tells the recordings of {self.root} apart as domains: name columns.domain or columns.person, "
+                "find them in the path by columns.path, or put the files into a folder a domain"
+            )
+        return found
+
+    def dataset(self, domain: str, split: Split) -> Dataset[Any]:
+        """Return the windows of one split of one domain; those to train on are augmented, if so chosen."""
+        data = super().dataset(domain, split)
+        if len(self._made) == len(self.eval_domains):
+            self._tables.clear()  # the windows are made, so nothing reads the tables again
+        return data
+
+    def _table(self, path: Path, label: str | None) -> SeriesTable:
+        if path not in self._tables:
+            self._tables[path] = SeriesTable(path, self.columns, label)
+        return self._tables[path]
+
+    def _series(self, path: Path, rows: NDArray[np.int64] | slice, label: str | None) -> Series:
+        table = self._table(path, label)
+        numbers = np.arange(len(table))[rows]
+
+        def place(row: int) -> str:
+            return table.place(int(numbers[row]))
+
+        labels = class_numbers(table.labels[rows], self.classes, self.columns.label, place, self.columns.ignore)
+        return Series(table.values[rows], labels, table.seconds(rows), place)

@@ -1,0 +1,234 @@
+"""What data modules of texts share: duplicates, splits, and texts as tokens or as bags of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
+from torch.utils.data import Subset
+
+from tlkit.data.base import DomainDataModule
+from tlkit.data.rows import TensorRows
+from tlkit.data.splits import Rows, divide, generator
+from tlkit.data.tokens import tokenize
+from tlkit.errors import DataError
+from tlkit.types import Split
+
+__all__ = ["TextModule", "Texts"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one domain.
+
+    Attributes:
+        texts: The texts.
+        keys: By what two of them are the same: mostly the texts themselves.
+        labels: Names of their classes.
+        places: What a user knows each by.
+        test: Whether each is of a published test split.
+    """
+
+    texts: list[str]
+    keys: list[str]
+    labels: list[str]
+    places: list[str]
+    test: list[bool]
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[str, str, str, str, bool]]) -> Texts:
+        """Return texts of rows that hold the attributes in their order."""
+        texts, keys, labels, places, test = (list(column) for column in zip(*rows, strict=True))
+        return cls(texts, keys, labels, places, test)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Rows) -> Texts:
+        """Return some of the rows."""
+        everything = list(zip(self.texts, self.keys, self.labels, self.places, self.test, strict=True))
+        return Texts.of([everything[row] for row in rows])
+
+
+class TextModule(DomainDataModule):
+    """Texts in domains, as tokens or as bags of words. A subclass sets ``domains`` and defines :meth:`read`.
+
+    Of equal texts in a domain one is kept; equal texts with different labels are all left out. Texts that differ in
+    case and blanks alone stay in one split. A source's text that a target or an ``also_test`` domain has too is not
+    trained or validated on. Each of this is said, with its count.
+
+    Args:
+        tokenizer: What makes tokens, for a :class:`~tlkit.backbones.TransformersBackbone` of the same name: a folder, a
+            name of the hub, or ``package:<name>``. Rows are mappings of ``input_ids`` and ``attention_mask``, each
+            batch cut to its longest text. Tokens are kept on disk (:func:`tlkit.data.tokens.cache_folder`).
+        max_length: Number of tokens at which a text is cut.
+        words: Instead of ``tokenizer``: rows are float32 vectors, the TF-IDF of that many most frequent words. They are
+            fitted on the training rows of the sources and, unlabelled, of the targets.
+        bigrams: Count pairs of neighbouring words among the ``words`` too.
+        protocol: ``"inductive"`` holds out test rows in every domain. ``"transductive"`` trains on all rows of a
+            target, unlabelled, and tests on the same rows; a source holds out test rows all the same.
+        **kwargs: The arguments of :class:`DomainDataModule`.
+
+    Attributes:
+        transductive_test: How many rows of a source are held out to test on when the protocol is transductive; ``None``
+            takes ``hold_out.test_fraction`` of them.
+
+    Raises:
+        DataError: If not exactly one of ``tokenizer`` and ``words`` is given, or one is out of range.
+    """
+
+    transductive_test: int | None = None
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        max_length: int = 128,
+        words: int | None = None,
+        bigrams: bool = False,
+        protocol: Literal["inductive", "transductive"] = "inductive",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (tokenizer is None) == (words is None):
+            came = "neither" if words is None else f"tokenizer={tokenizer!r} and words={words}"
+            raise DataError(
+                f"give one of tokenizer (for a transformer) and words (how many, for a bag of words), got {came}"
+            )
+        if max_length < 3:
+            raise DataError(f"max_length must be at least 3, two tokens are special, got {max_length}")
+        if words is not None and words < 1:
+            raise DataError(f"words must be at least 1, got {words}")
+        if bigrams and words is None:
+            raise DataError("bigrams goes with words, and tokenizer is given: leave it out")
+        if protocol not in ("inductive", "transductive"):
+            raise DataError(f"protocol must be 'inductive' or 'transductive', got {protocol!r}")
+        if protocol == "transductive" and (labelled := [name for name in self.targets if name in self.budgets]):
+            raise DataError(
+                f"labels of the target {labelled[0]!r} are to be trained on, and protocol: transductive tests on all "
+                "its rows: set protocol: inductive, which holds test rows out"
+            )
+        self.tokenizer, self.max_length, self.words, self.bigrams = tokenizer, max_length, words, bigrams
+        self.protocol = protocol
+        self._texts: dict[str, Texts] = {}
+        self._rows: dict[str, TensorRows] = {}
+
+    def read(self, domain: str) -> Texts:
+        """Return all texts of a domain, duplicates among them."""
+        raise TypeError(f"{type(self).__name__} must define read(domain)")
+
+    def texts(self, domain: str) -> Texts:
+        """Return the texts of a domain that are used, in the order that row numbers count."""
+        if domain not in self._texts:
+            self._texts[domain] = _without_duplicates(domain, self.read(domain))
+        return self._texts[domain]
+
+    def row_names(self, domain: str) -> Sequence[str]:
+        """Return where each text of a domain stands."""
+        return self.texts(domain).places
+
+    def dataset(self, domain: str, split: Split) -> Subset[Any]:
+        """Return one split of one domain."""
+        rows = self._divided(domain)[split]
+        if domain not in self._rows:
+            texts = self.texts(domain)
+            y = torch.tensor([self.classes.index(label) for label in texts.labels])
+            if self.tokenizer is not None:
+                x: Any = tokenize(texts.texts, self.tokenizer, self.max_length, domain)
+            else:
+                x = torch.from_numpy(self._vectorizer.transform(texts.texts).toarray())
+            self._rows[domain] = TensorRows(x, y)
+        return Subset(self._rows[domain], rows.tolist())
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words that the columns of ``x`` stand for, with ``words``."""
+        return list(self._vectorizer.get_feature_names_out())
+
+    @cached_property
+    def _vectorizer(self) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        texts = []
+        for domain in (*self.sources, *self.targets):
+            texts += self.texts(domain).take(self._divided(domain)["train"]).texts
+        vectorizer = TfidfVectorizer(
+            max_features=self.words, ngram_range=(1, 2 if self.bigrams else 1), dtype=np.float32
+        )
+        try:
+            return vectorizer.fit(texts)
+        except ValueError as error:
+            raise DataError(f"words={self.words}: the training texts hold no words of two letters or more") from error
+
+    def _divided(self, domain: str) -> dict[Split, Rows]:
+        if domain in self.splits:
+            return self.splits[domain]
+        texts = self.texts(domain)
+        if self.protocol == "transductive" and domain not in self.sources:
+            everything = np.arange(len(texts))
+            self.splits[domain] = dict.fromkeys(("train", "val", "test", "reference"), everything)
+            return self.splits[domain]
+        y = [self.classes.index(label) for label in texts.labels]
+        groups = np.unique([_normal(key) for key in texts.keys], return_inverse=True)[1]
+        test = self._held_out(domain, y, groups)
+        leaking = np.isin(groups, groups[test]) | self._elsewhere(domain)
+        if leaking.all():
+            raise DataError(f"domain {domain!r} has no text to train on that is not tested on, there or in a target")
+        return self.split(domain, y, groups, test, among=~leaking)
+
+    def _held_out(self, domain: str, y: list[int], groups: NDArray[Any]) -> Rows:
+        """Return the test rows of a domain, which do not follow from its role."""
+        if any(published := self.texts(domain).test):
+            return np.flatnonzero(published)
+        count = max(round(self.hold_out.test_fraction * len(y)), 1)
+        if self.protocol == "transductive" and self.transductive_test is not None:
+            count = self.transductive_test
+        try:
+            return divide(np.arange(len(y)), count, y, groups, generator(self.hold_out.seed, f"{domain}, test"))[1]
+        except DataError as error:
+            raise DataError(f"domain {domain!r} cannot be split: {error}") from error
+
+    def _elsewhere(self, domain: str) -> NDArray[np.bool_]:
+        """Return which texts of a source are in a domain that is tested as a target too."""
+        keys = self.texts(domain).keys
+        others = [*self.targets, *self.also_test] if domain in self.sources else []
+        found = np.zeros(len(keys), bool)
+        for other in others:
+            there = set(map(_normal, self.texts(other).keys))
+            shared = np.fromiter((_normal(key) in there for key in keys), bool, len(keys))
+            if shared.any():
+                rank_zero_info(f"{domain}: {shared.sum()} texts are in {other} too, and are not trained on")
+            found |= shared
+        return found
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _without_duplicates(domain: str, texts: Texts) -> Texts:
+    # Published test rows come first: of equal texts theirs is kept.
+    order = sorted(range(len(texts)), key=lambda row: not texts.test[row])
+    first: dict[str, int] = {}
+    contradicted: dict[str, int] = {}
+    for row in order:
+        key = texts.keys[row].strip()
+        if texts.labels[first.setdefault(key, row)] != texts.labels[row]:
+            contradicted.setdefault(key, row)
+    if contradicted:
+        key, row = next(iter(contradicted.items()))
+        rank_zero_warn(
+            f"{domain}: {len(contradicted)} texts stand with different labels and are left out, the first is "
+            f"{key[:40]!r} ({texts.places[first[key]]}, {texts.places[row]})"
+        )
+    if repeated := len(texts) - len(first):
+        rank_zero_info(f"{domain}: {repeated} of {len(texts)} texts repeat another one and are left out")
+    kept = np.array(sorted(row for key, row in first.items() if key not in contradicted), np.int64)
+    if not len(kept):
+        raise DataError(f"domain {domain!r} has no texts left: all stand with different labels")
+    return texts.take(kept)

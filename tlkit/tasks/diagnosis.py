@@ -1,0 +1,105 @@
+"""Diagnosis: classification in which some classes are a finding that must not be missed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from tlkit.errors import ConfigurationError, unknown
+from tlkit.metrics import DiagnosisIntervals, DiagnosisScores, DiagnosisThreshold
+from tlkit.metrics.diagnosis import log_odds
+from tlkit.tasks.classification import Classification
+from tlkit.types import DataSpec
+
+__all__ = ["Diagnosis"]
+
+
+class Diagnosis(Classification):
+    """Classification, and how well the classes that are a finding are told from the others.
+
+    Training is that of :class:`Classification`. Its metrics are joined by ``auroc``, ``sensitivity`` and
+    ``specificity`` (:class:`tlkit.metrics.DiagnosisScores`) of the finding against all other classes. The decision
+    threshold is chosen on the sources' validation rows at every validation and saved with the model, so that test rows
+    and sealed labels decide nothing; before the first validation, and where one holds no row to choose it by, it stays
+    as it is, at first a probability of one half. ``accuracy`` and ``macro_f1`` do not depend on it: they are of the
+    most probable class. A test adds 95% bootstrap intervals (:class:`tlkit.metrics.DiagnosisIntervals`).
+
+    A checkpoint is chosen by ``auroc`` (Hanley and McNeil, Radiology 1982) on source validation.
+
+    Args:
+        positive: Names of the classes that are the finding.
+        at_sensitivity: The threshold is the highest that finds at least this share of the finding on the sources'
+            validation rows; None is the one with the highest sum of sensitivity and specificity.
+        label_smoothing: As in :class:`Classification`.
+        class_weights: As in :class:`Classification`.
+
+    Raises:
+        ConfigurationError: If ``at_sensitivity`` is outside (0, 1], or in ``build`` if ``positive`` names no class, one
+            that the data has not, or all of them.
+
+    Example:
+        >>> task = Diagnosis(positive=["CNV", "DME"])
+        >>> task.build(8, DataSpec(("oct",), ("oct",), (), classes=("CNV", "DME", "DRUSEN", "NORMAL")))
+        >>> sorted(task.predict(task(torch.randn(5, 8))))
+        ['finding', 'finding_probability', 'prediction', 'probabilities']
+    """
+
+    selection_metric = "auroc"
+    threshold: Tensor
+
+    def __init__(
+        self,
+        positive: list[str],
+        at_sensitivity: float | None = 0.95,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["none", "balanced"] = "none",
+    ) -> None:
+        super().__init__(label_smoothing, class_weights)
+        if at_sensitivity is not None and not 0 < at_sensitivity <= 1:
+            raise ConfigurationError(f"at_sensitivity lies above 0 and at most at 1, or is null; got {at_sensitivity}")
+        self.positive, self.at_sensitivity = list(positive), at_sensitivity
+        self.register_buffer("threshold", torch.zeros(()))  # in log-odds
+
+    def build(self, num_features: int, data: DataSpec) -> None:
+        """Create the linear layer, and look the classes of the finding up."""
+        super().build(num_features, data)
+        for name in self.positive:
+            if name not in data.classes:
+                raise ConfigurationError(f"Diagnosis(positive=...): {unknown('class', name, data.classes)}")
+        self._findings = [number for number, name in enumerate(data.classes) if name in self.positive]
+        if not 0 < len(self._findings) < data.num_classes:
+            raise ConfigurationError(
+                f"Diagnosis(positive=...) names the classes that are the finding, some of {', '.join(data.classes)}; "
+                f"got {'all of them' if self._findings else 'none'}"
+            )
+
+    def metrics(self) -> MetricCollection:
+        """Return the metrics of a classification and those of the finding."""
+        metrics = super().metrics()
+        metrics.add_metrics({"diagnosis": DiagnosisScores(self._findings, lambda: self.threshold)})
+        return metrics
+
+    def batch_metrics(self) -> MetricCollection:
+        """Return the metrics of a classification: a batch has too few rows for a curve."""
+        return super().metrics()
+
+    def test_metrics(self) -> MetricCollection:
+        """Return the intervals."""
+        return MetricCollection({"intervals": DiagnosisIntervals(self._findings, lambda: self.threshold)})
+
+    def calibration_metric(self) -> Metric:
+        """Return the metric that chooses the threshold."""
+        return DiagnosisThreshold(self._findings, self.at_sensitivity)
+
+    def calibrate(self, value: Tensor) -> None:
+        """Take over the threshold, unless there was no row to choose it by (a trial validation of few batches)."""
+        self.threshold.copy_(torch.where(value.isnan(), self.threshold, value))
+
+    def predict(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Return what a classification does, ``finding_probability``, and ``finding``, 1 where it is found."""
+        score = log_odds(outputs, self._findings)
+        found = (score >= self.threshold.to(score)).long()
+        return {**super().predict(outputs), "finding_probability": score.sigmoid(), "finding": found}
