@@ -12,14 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "functional": 0, "schedules": 0, "types": 0,
+    "errors": 0, "functional": 0, "notes": 0, "schedules": 0, "types": 0,
     "backbones": 1, "batchnorm": 1, "finetuning": 1, "losses": 1, "metrics": 1, "tasks": 1,
     "data": 2, "distributed": 2, "evaluation": 2, "network": 2,
     "module": 3,
     "callbacks": 4, "report": 4,
     "cli": 5,
 }  # fmt: skip
-WITH_EXAMPLES = ("backbones", "functional", "losses", "metrics", "schedules", "tasks")
+WITH_EXAMPLES = ("backbones", "finetuning", "functional", "losses", "metrics", "schedules", "tasks")
 # A contract is nothing by itself: its subclasses show it at work.
 CONTRACTS = {"AdaptationLoss", "Encoder", "Schedule", "Task"}
 

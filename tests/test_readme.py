@@ -49,7 +49,10 @@ def issubclass_of_a_slot(found):
 
 
 def test_every_recipe_it_names_exists():
-    named = set(re.findall(r"--config[ =](digits/\w+)", README)) | set(re.findall(r"tlkit copy (digits/\w+)", README))
+    kinds = "digits|vision|retrieval|text|sensors|wifi|medical"
+    named = set(re.findall(rf"(?:--config[ =]|tlkit copy |`)((?:{kinds})/\w+)", README))
+    for page in (ROOT / "docs").glob("*.md"):
+        named |= set(re.findall(rf"--config[ =]((?:{kinds})/\w+)", page.read_text()))
     assert named
     for name in named:
         assert find_recipe(name).is_file()

@@ -37,7 +37,8 @@ def everything_in(folder):
 
 def test_what_a_run_leaves(trained):
     assert everything_in(trained.folder) == [
-        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv", "summary.json",
+        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv",
+        "splits.json", "summary.json",
     ]  # fmt: skip
 
 
@@ -258,7 +259,8 @@ def test_two_processes_share_one_folder(recipe_file, launcher):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["environment"]["world_size"] == 2
     assert everything_in(run) == [
-        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv", "summary.json",
+        "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv",
+        "splits.json", "summary.json",
     ]  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
+
+from tlkit.notes import say
 
 __all__ = ["MetricsFile"]
 
@@ -90,7 +92,7 @@ class MetricsFile(Logger):
         rows = list(self._rows())
         again = sum(_is_later(row, step) for row in rows)
         if again:
-            rank_zero_info(
+            say(
                 f"{self.path}: {again} of {len(rows)} rows are of steps after the checkpoint (step {step}); "
                 "they are dropped because the resumed run writes them again"
             )
@@ -111,7 +113,7 @@ class MetricsFile(Logger):
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            rank_zero_info(f"{self.path}: the last row was cut off when the run was killed; it is dropped")
+            say(f"{self.path}: the last row was cut off when the run was killed; it is dropped")
             os.truncate(self.path, whole)
 
     def _rows(self) -> Iterator[dict[str, str]]:

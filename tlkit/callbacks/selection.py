@@ -13,9 +13,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from tlkit.errors import ConfigurationError, unknown
+from tlkit.notes import say
 
 __all__ = ["ModelSelection", "validation_follows"]
 
@@ -163,7 +164,7 @@ class ModelSelection(ModelCheckpoint):
         if self._is_trial(trainer):
             return
         if self.best_step is None:
-            rank_zero_info("nothing was validated in this run: best.ckpt is the last checkpoint")
+            say("nothing was validated in this run: best.ckpt is the last checkpoint")
             self._watch_nothing(trainer.global_step)
             self._save(trainer, best=True)
         elif not self._should_skip_saving_checkpoint(trainer):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
@@ -18,6 +18,7 @@ from tlkit.data.rows import TensorRows
 from tlkit.data.splits import Rows, divide, generator
 from tlkit.data.tokens import tokenize
 from tlkit.errors import DataError
+from tlkit.notes import say
 from tlkit.types import Split
 
 __all__ = ["TextModule", "Texts"]
@@ -202,7 +203,7 @@ class TextModule(DomainDataModule):
             there = set(map(_normal, self.texts(other).keys))
             shared = np.fromiter((_normal(key) in there for key in keys), bool, len(keys))
             if shared.any():
-                rank_zero_info(f"{domain}: {shared.sum()} texts are in {other} too, and are not trained on")
+                say(f"{domain}: {shared.sum()} texts are in {other} too, and are not trained on")
             found |= shared
         return found
 
@@ -227,7 +228,7 @@ def _without_duplicates(domain: str, texts: Texts) -> Texts:
             f"{key[:40]!r} ({texts.places[first[key]]}, {texts.places[row]})"
         )
     if repeated := len(texts) - len(first):
-        rank_zero_info(f"{domain}: {repeated} of {len(texts)} texts repeat another one and are left out")
+        say(f"{domain}: {repeated} of {len(texts)} texts repeat another one and are left out")
     kept = np.array(sorted(row for key, row in first.items() if key not in contradicted), np.int64)
     if not len(kept):
         raise DataError(f"domain {domain!r} has no texts left: all stand with different labels")

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tlkit.backbones.packaged import model_folder
 from tlkit.errors import BackboneError, DataError
+from tlkit.notes import say
 
 __all__ = ["cache_folder", "tokenize"]
 
@@ -59,7 +59,7 @@ def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -
         arrays = _encode(texts, encoder, max_length)
         cut = float((arrays["attention_mask"].sum(1) == max_length).mean())
         if cut:
-            rank_zero_info(f"{name}: {cut:.0%} of {len(texts)} texts fill all {max_length} tokens, longer ones are cut")
+            say(f"{name}: {cut:.0%} of {len(texts)} texts fill all {max_length} tokens, longer ones are cut")
         if _write(arrays, folder):
             arrays = _read(folder, name) or arrays
     return {key: torch.from_numpy(array) for key, array in arrays.items()}
@@ -128,7 +128,7 @@ def _read(folder: Path, name: str) -> Arrays | None:
         whole = False
     if whole:
         return arrays
-    rank_zero_info(f"{name}: the tokens kept in {folder} are damaged and are worked out again")
+    say(f"{name}: the tokens kept in {folder} are damaged and are worked out again")
     shutil.rmtree(folder, ignore_errors=True)
     return None
 
@@ -148,6 +148,6 @@ def _write(arrays: Arrays, folder: Path) -> bool:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
         if not folder.exists():  # else another process was faster
-            rank_zero_info(f"tokens cannot be kept in {folder.parent} ({error}); the next run works them out again")
+            say(f"tokens cannot be kept in {folder.parent} ({error}); the next run works them out again")
             return False
     return True

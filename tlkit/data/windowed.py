@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
@@ -22,6 +21,7 @@ from tlkit.data.signals import AugmentedWindows, Signals, Triad, channel_names, 
 from tlkit.data.wearers import in_order, persons_and_devices
 from tlkit.data.windows import Windowing, cut, majority, merge_equal, resample, starts, stretches
 from tlkit.errors import DataError
+from tlkit.notes import say
 from tlkit.types import Split
 
 __all__ = ["SplitBy", "WindowedDomains"]
@@ -226,7 +226,7 @@ class WindowedDomains(DomainDataModule):
             raise DataError(f"domain {domain!r} has no recording as long as a window of {length} samples")
         if left_out:
             self.left_out[domain] = left_out
-            rank_zero_info(
+            say(
                 f"domain {domain!r}: {len(left_out)} of {len(self._chosen(domain))} recordings are shorter than a "
                 f"window and left out, {left_out[0]} among them"
             )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from tlkit.data.fetch import Published, published_folder
@@ -19,6 +18,7 @@ from tlkit.data.signals import Signals
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
 from tlkit.errors import DataError
+from tlkit.notes import say
 
 __all__ = ["WISDM"]
 
@@ -97,7 +97,7 @@ class WISDM(WindowedDomains):
         if not matches:
             raise DataError(f"{path} holds no entry user,activity,timestamp,x,y,z; get it again. {_ARCHIVE.by_hand}")
         if self.broken:
-            rank_zero_info(f"{path}: {self.broken} of {len(entries)} entries are no whole sample and are left out")
+            say(f"{path}: {self.broken} of {len(entries)} entries are no whole sample and are left out")
         names = {name: number for number, name in enumerate(self.classes)}
         strange = {match[2] for match in matches} - set(names)
         if strange:

@@ -21,6 +21,11 @@ class ParameterGroup:
         start: Training progress in [0, 1] at which the group begins to learn; its learning rate is 0 before.
         modules: What owns the parameters. Until ``start`` these modules stay in evaluation mode: no dropout, no change
             of batch-norm statistics.
+
+    Example:
+        >>> layer = nn.Linear(4, 3)
+        >>> ParameterGroup("backbone.last", list(layer.parameters()), lr_scale=0.1, modules=[layer]).start
+        0.0
     """
 
     name: str

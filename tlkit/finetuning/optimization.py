@@ -28,6 +28,21 @@ def make_optimizer(
         groups: Parameters that learn alike.
         schedule: Factor on every learning rate as a function of training progress.
         progress: Maps a number of steps to training progress in [0, 1].
+
+    Returns:
+        The optimizer, or what Lightning's ``configure_optimizers`` takes for one with a scheduler.
+
+    Example:
+        >>> import torch
+        >>> weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        >>> groups = [ParameterGroup("deep", weights[:1], lr_scale=0.1, start=0.5), ParameterGroup("head", weights[1:])]
+        >>> made = make_optimizer(lambda given: torch.optim.SGD(given, lr=1.0), groups, None, lambda step: step / 4)
+        >>> for _ in range(2):
+        ...     made["optimizer"].step()
+        ...     made["lr_scheduler"]["scheduler"].step()
+        ...     print([group["lr"] for group in made["optimizer"].param_groups])
+        [0.0, 1.0]
+        [0.1, 1.0]
     """
     optimizer = factory([{"params": list(group.parameters), "name": group.name} for group in groups])
     for given, group in zip(optimizer.param_groups, groups, strict=True):
