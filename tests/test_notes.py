@@ -15,9 +15,9 @@ def test_it_is_logged_where_logging_is_set_up(caplog):
     assert [(record.name, record.message) for record in caplog.records] == [("tlkit", "3 rows are left out")]
 
 
-@pytest.mark.parametrize("before", ["", "from tlkit.cli.shell import quiet; quiet();"])
+@pytest.mark.parametrize("before", ["", "from tlkit.cli.shell import quiet; quiet(); "])
 def test_it_is_printed_otherwise_also_by_the_command_that_silences_lightning(before):
-    code = f"{before} from tlkit.notes import say; say('3 rows are left out')"
+    code = f"{before}from tlkit.notes import say; say('3 rows are left out')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "tlkit: 3 rows are left out"
 
