@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tlkit.schedules import Constant, DannRamp, Linear, Schedule
+from tlkit.schedules import Constant, DannRamp, InverseDecay, Linear, Schedule
 
 
 def test_dann_ramp_is_the_papers_formula_and_ends_at_one():
@@ -25,3 +25,12 @@ def test_constant_and_refusals():
         DannRamp(gamma=-1)
     with pytest.raises(TypeError, match="must define __call__"):
         Schedule()(0.5)
+
+
+def test_inverse_decay_is_the_learning_rate_of_dann_and_of_the_libraries_that_count_steps():
+    assert InverseDecay()(0.37) == pytest.approx(1 / (1 + 10 * 0.37) ** 0.75)
+    steps = 20_000
+    for step in (0, 500, steps):
+        assert InverseDecay(gamma=steps / 1000)(step / steps) == pytest.approx((1 + 0.001 * step) ** -0.75)
+    with pytest.raises(ValueError, match="got -1 and"):
+        InverseDecay(gamma=-1)

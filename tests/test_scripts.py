@@ -11,7 +11,6 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 COMMANDS = ("quickstart.sh", "test.sh")
 RECIPES = SCRIPTS.parent / "recipes"
-LITERATURE: set[str] = set()  # at full size, on data that is not at hand: built and stepped by tests alone
 
 
 def bash(script, *words, **environment):
@@ -98,9 +97,11 @@ def applications():
 
 
 def test_every_recipe_is_measured_and_every_measured_group_has_both_bounds(applications):
-    recipes = {file.relative_to(applications["RECIPES"]).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml")}
+    # Those at full size, on data that is not at hand, are built and stepped by tests alone, and say so.
+    files = [file for file in RECIPES.rglob("*.yaml") if "# Result: not measured" not in file.read_text()]
+    recipes = {file.relative_to(RECIPES).with_suffix("").as_posix() for file in files}
     measured = {f"{task.group}_{method}" for task in applications["TASKS"] for method in task.methods()}
-    assert measured == recipes - LITERATURE
+    assert measured == recipes
     for task in applications["TASKS"]:
         assert "source_only" in task.methods() or task.group.startswith("medical/chest_xray_1")
         # Each group's methods are its own: a longer group's name may begin with a shorter one's.

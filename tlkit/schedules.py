@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Constant", "DannRamp", "Linear", "Schedule"]
+__all__ = ["Constant", "DannRamp", "InverseDecay", "Linear", "Schedule"]
 
 
 class Schedule:
@@ -71,3 +71,24 @@ class DannRamp(Schedule):
     def __call__(self, progress: float) -> float:
         """Return the weight on the ramp at ``progress``."""
         return self.high * (2.0 / (1.0 + math.exp(-self.gamma * progress)) - 1.0)
+
+
+class InverseDecay(Schedule):
+    r"""The fall of learning rates in domain adaptation: :math:`(1 + \gamma p)^{-\beta}`, from 1.
+
+    With the defaults it is that of DANN (Ganin et al., JMLR 2016, section 5.2.2). Libraries that count steps ``i`` write
+    ``(1 + 0.001 i) ** -0.75``, which over N steps is ``gamma = N / 1000``.
+
+    Example:
+        >>> [round(InverseDecay()(p), 3) for p in (0.0, 0.1, 1.0)]
+        [1.0, 0.595, 0.166]
+    """
+
+    def __init__(self, gamma: float = 10.0, power: float = 0.75) -> None:
+        if gamma < 0 or power < 0:
+            raise ValueError(f"InverseDecay(gamma=..., power=...) must be 0 or more, got {gamma} and {power}")
+        self.gamma, self.power = gamma, power
+
+    def __call__(self, progress: float) -> float:
+        """Return the weight on the curve at ``progress``."""
+        return float((1.0 + self.gamma * progress) ** -self.power)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.data.image_sets import pacs
-from tests.data.medical_files import chest_xray
-from tests.data.recording_files import sp_sw_har
+from tests.data.image_sets import office31, office_home, pacs, visda2017
+from tests.data.medical_files import chest_xray, oct_scans
+from tests.data.recording_files import sp_sw_har, uci_har
 from tests.data.scan_files import ujiindoorloc, ujilibrary
-from tests.data.text_files import write_reviews
+from tests.data.text_files import write_reviews, write_tokenizer
 from tlkit.cli.main import main
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -27,6 +27,10 @@ def header(name):
     """Return the comment that a recipe begins with, without its marks."""
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     return re.sub(r"^# ?", "", re.match(r"(?:#.*\n)+", text)[0], flags=re.MULTILINE)
+
+
+def read(name):
+    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def entry(name, key):
@@ -52,10 +56,11 @@ def test_the_header_says_what_it_is_what_it_needs_and_how_it_was_chosen(name):
 
 @every_recipe
 @pytest.mark.parametrize("key", ["Run", "Vary"])
-def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, key, capsys):
+def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, key, tmp_path, capsys):
     program, command, *words = shlex.split(entry(name, key))
     assert (program, command, words[:2]) == ("tlkit", "fit", ["--config", name])
     assert (key == "Vary") == (len(words) > 2)
+    words += [word for word in at_hand(read(name), tmp_path) if word.startswith("--model")]
     assert main([command, *words, "--print_config"]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)
     assert resolved["recipe"] == name
@@ -66,10 +71,15 @@ def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, 
 WRITERS = {
     "AmazonReviews": lambda root: {"root": write_reviews(root, count=80)},
     "ChestXRay": chest_xray,
+    "OCT": oct_scans,
+    "Office31": office31,
+    "OfficeHome": office_home,
     "PACS": pacs,
     "SPSWHAR": partial(sp_sw_har, persons=14),
+    "UCIHAR": partial(uci_har, persons=(2, 11)),
     "UJIIndoorLoc": ujiindoorloc,
     "UJILibrary": partial(ujilibrary, months=(1, 11, 15)),
+    "VisDA2017": visda2017,
 }
 
 
@@ -86,9 +96,26 @@ def small_sets(tmp_path_factory):
     return words
 
 
+def at_hand(recipe, folder):
+    """Return what a recipe at full size is changed in: weights from a hub, large images, worker processes."""
+    given, backbone = recipe["data"]["init_args"], recipe["model"]["backbone"].get("init_args", {})
+    words = []
+    if backbone.get("pretrained") is True:
+        words += ["--model.backbone.pretrained=false", "--data.image_size=96"]
+    if given.get("tokenizer") == "bert-base-uncased":
+        tiny = write_tokenizer(folder / "bert")
+        words += [f"--model.backbone.name_or_folder={tiny}", "--model.backbone.pretrained=false"]
+        words += [f"--data.tokenizer={tiny}"]
+    if given.get("num_workers"):
+        words.append("--data.num_workers=0")
+    if given.get("labels_per_class"):
+        words.append("--data.labels_per_class=2")
+    return words
+
+
 @every_recipe
 def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_sets):
-    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe = read(name)
     given = recipe["data"]["init_args"]
     if "package:" in str(given.get("tokenizer")):
         pytest.importorskip(given["tokenizer"].removeprefix("package:"))
@@ -104,6 +131,7 @@ def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_set
     ]
     if recipe["data"]["class_path"] not in WRITERS:
         words[words.index("--data.batch_size=4")] = "--data.batch_size=32"  # a whole set to evaluate
+    words += at_hand(recipe, tmp_path)
     if isinstance(given.get("label_fraction"), float):
         words.append("--data.label_fraction=0.5")  # of very few rows
     assert main(["fit", "--config", name, *words]) == 0

@@ -65,10 +65,10 @@ def sp_sw_har(root: Path, persons: int = 2, recordings: int = 9) -> dict[str, An
     return {"root": str(root)}
 
 
-def uci_har(root: Path, windows: int = 14) -> dict[str, Any]:
-    """Write windows of 128 samples that overlap by half: person 1 in train, person 2 in test, six activities each."""
+def uci_har(root: Path, windows: int = 14, persons: tuple[int, int] = (1, 2)) -> dict[str, Any]:
+    """Write windows of 128 samples that overlap by half: one person in train, one in test, six activities each."""
     random = np.random.default_rng(0)
-    for person, part in ((1, "train"), (2, "test")):
+    for person, part in zip(persons, ("train", "test"), strict=True):
         (root / part / "Inertial Signals").mkdir(parents=True)
         runs = [waves(random, (windows + 1) * 64, 9, 0.1 * activity * person) for activity in range(1, 7)]
         cut = [np.lib.stride_tricks.sliding_window_view(run, 128, axis=0)[::64] for run in runs]
