@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from tlkit.cli.runfolder import create_run, environment, write_config, write_summary
+from tests.shift import ShiftedBlobs
+from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.errors import ConfigurationError
 
 
@@ -107,3 +108,23 @@ def test_the_environment_names_what_a_run_ran_on(tmp_path, monkeypatch):
 def test_the_world_size_is_that_of_the_launcher(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert environment()["world_size"] == 8
+
+
+def test_splits_are_written_by_the_names_of_the_rows(tmp_path):
+    class Named(ShiftedBlobs):
+        def row_names(self, domain):
+            return [f"{domain}-{row}" for row in range(self.sizes[domain])]
+
+    for kind in (ShiftedBlobs, Named):
+        data = kind(["still"], ["moved"], labels_per_class={"moved": 2})
+        data.setup("fit")
+        content = json.loads(write_splits(tmp_path, data).read_text())
+        assert content["hold_out"] == {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
+        assert set(content["still"]) == {"train", "val", "test"}
+        assert len(content["moved"]["labelled"]) == 2 * 3
+        assert set(content["moved"]["labelled"]) <= set(content["moved"]["train"])
+        rows = [row for split in ("train", "val", "test") for row in content["still"][split]]
+        assert len(rows) == len(set(rows)) == data.sizes["still"]
+        assert content["still"]["test"][0] == (
+            f"still-{data.splits['still']['test'][0]}" if kind is Named else data.splits["still"]["test"][0]
+        )
