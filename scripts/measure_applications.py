@@ -7,7 +7,6 @@
 Every run is one `tlkit fit` in a process of its own; the baselines are scripts/baselines.py on the same splits.
 What is measured goes into docs/results.json at once, so an interrupted measurement goes on where it was; a recipe that
 has changed since is measured again. "Gap closed" is (method - source only) / (oracle - source only) of the means.
-Options that are not the script's own go to `tlkit fit`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ class Results:
     """What has been measured, kept in a JSON file."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.file, self.lock = file, threading.Lock()
         self.content: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
 
     def get(self, job: Job) -> dict[str, Any] | None:
@@ -145,13 +145,14 @@ class Results:
         return [entry for job in jobs if (entry := self.get(job)) is not None]
 
     def put(self, job: Job, entry: dict[str, Any]) -> None:
-        self.content[f"{job.name}, seed {job.seed}"] = entry
-        aside = self.file.with_suffix(".part")
-        aside.write_text(json.dumps(dict(sorted(self.content.items())), indent=1) + "\n")
-        os.replace(aside, self.file)
+        with self.lock:
+            self.content[f"{job.name}, seed {job.seed}"] = entry
+            aside = self.file.with_suffix(".part")
+            aside.write_text(json.dumps(dict(sorted(self.content.items())), indent=1) + "\n")
+            os.replace(aside, self.file)
 
 
-def measure(recipe: str, seed: int, runs: Path, threads: int, overrides: list[str]) -> dict[str, Any]:
+def measure(recipe: str, seed: int, runs: Path, threads: int) -> dict[str, Any]:
     """Train one recipe with one seed and return its entry."""
     run_id = f"{fingerprint(recipe)}-seed{seed}"
     summary = runs / recipe / run_id / "summary.json"
@@ -160,7 +161,7 @@ def measure(recipe: str, seed: int, runs: Path, threads: int, overrides: list[st
         if summary.parent.is_dir():
             words = ["fit", f"--resume={summary.parent}"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-        command = [sys.executable, "-m", "tlkit.cli", *words, *overrides]
+        command = [sys.executable, "-m", "tlkit.cli", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise SystemExit(f"{recipe}, seed {seed}, failed:\n{done.stderr[-3000:]}")
@@ -201,9 +202,9 @@ class Job:
     def name(self) -> str:
         return self.recipe if self.baseline is None else f"{self.recipe} | {self.baseline}"
 
-    def run(self, runs: Path, threads: int, overrides: list[str]) -> dict[str, Any]:
+    def run(self, runs: Path, threads: int) -> dict[str, Any]:
         if self.baseline is None:
-            return measure(self.recipe, self.seed, runs, threads, overrides)
+            return measure(self.recipe, self.seed, runs, threads)
         return baseline(self.baseline, self.recipe, self.seed, threads)
 
 
@@ -286,7 +287,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads a run; another number changes the last digits")
     parser.add_argument("--report", action="store_true", help="measure nothing")
-    options, overrides = parser.parse_known_args()
+    options = parser.parse_args()
 
     results = Results(ROOT / "docs" / "results.json")
     todo: list[Job] = []
@@ -301,7 +302,7 @@ def main() -> None:
 
     def one(job: Job) -> None:
         nonlocal done
-        entry = job.run(options.runs, options.threads, overrides)
+        entry = job.run(options.runs, options.threads)
         results.put(job, entry)
         done += 1
         left = (time.monotonic() - start) / done * (len(todo) - done)

@@ -225,6 +225,8 @@ class TransferModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return one optimizer with the fine-tuning's groups and the group ``head``, and its schedule."""
+        # Anew: synchronised batch norm has taken the place of the layers that there were.
+        self._groups = self.finetuning.groups(self.network.backbone)
         backbone = [replace(group, lr_scale=group.lr_scale * self.backbone_lr_scale) for group in self._groups]
         known = {parameter for group in backbone for parameter in group.parameters}
         head = [p for p in self.parameters() if p.requires_grad and p not in known]
@@ -244,4 +246,4 @@ class TransferModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, in words."""
-        check_weights(checkpoint["state_dict"], self.state_dict())
+        check_weights(checkpoint["state_dict"], self.state_dict(keep_vars=True))  # lazy ones cannot be detached

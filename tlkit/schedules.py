@@ -76,8 +76,8 @@ class DannRamp(Schedule):
 class InverseDecay(Schedule):
     r"""The fall of learning rates in domain adaptation: :math:`(1 + \gamma p)^{-\beta}`, from 1.
 
-    With the defaults it is that of DANN (Ganin et al., JMLR 2016, section 5.2.2). Libraries that count steps ``i`` write
-    ``(1 + 0.001 i) ** -0.75``, which over N steps is ``gamma = N / 1000``.
+    With the defaults it is that of DANN (Ganin et al., JMLR 2016, section 5.2.2). Libraries that count steps ``i``
+    write ``(1 + 0.001 i) ** -0.75``, which over N steps is ``gamma = N / 1000``.
 
     Example:
         >>> [round(InverseDecay()(p), 3) for p in (0.0, 0.1, 1.0)]

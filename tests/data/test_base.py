@@ -352,3 +352,14 @@ def test_overfit_batches_is_refused_in_words():
         L.Trainer(overfit_batches=2, max_steps=4, limit_val_batches=0, enable_checkpointing=False, **quiet).fit(
             Recorder(), data
         )
+
+
+def test_no_loader_of_a_targets_training_rows_has_their_labels():
+    data = ready(["long"], ["short"], batch_size=4)
+    assert all(batch.y is None for batch in data.target_train_loader())
+    assert all(batch.y is not None for batch in data.reference_loader())
+
+
+def test_a_negative_seed_of_the_splits_is_refused():
+    with pytest.raises(DataError, match=r"hold_out\.seed must be a whole number from 0 up, got -1"):
+        HoldOut(seed=-1)

@@ -139,3 +139,22 @@ def test_what_is_refused(table):
     (path.parent / "scans" / "03.png").write_bytes((path.parent / "scans" / "02.png").read_bytes())
     with pytest.raises(DataError, match="'south' lacks well"):
         open_table(path, ["north"], ["south"])
+
+
+def test_a_published_split_that_divides_a_group_is_refused(table):
+    path, frame = table
+    frame = frame.copy()
+    row = frame.index[frame.part == "test"][0]
+    same = frame.index[(frame.patient == frame.patient[row]) & (frame.domain == frame.domain[row])]
+    frame.loc[same, "part"] = "train"
+    frame.loc[row, "part"] = "test"
+    frame.to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"is in two splits, (test|train)"):
+        open_table(path, ["north"], ["south"], columns=ImageColumns(group="patient", split="part"))
+
+
+def test_a_domain_whose_published_split_has_no_test_rows_is_refused_in_words(table):
+    path, frame = table
+    frame.assign(part="train").to_csv(path, index=False)
+    with pytest.raises(DataError, match="has no rows in its test split"):
+        open_table(path, ["north"], ["south"], columns=ImageColumns(split="part"))

@@ -331,7 +331,7 @@ class DomainDataModule(L.LightningDataModule):
         if (domain, split) not in self._read:
             number = self.eval_domains.index(domain)
             # Here the labels of targets are taken from training batches.
-            labels = split != "train" or domain in self.sources
+            labels = split in ("val", "test") or domain in self.sources
             data = self.dataset(domain, split)
             self._read[domain, split] = DomainRows(domain, number, split, data, len(self.classes), labels)
         return self._read[domain, split]

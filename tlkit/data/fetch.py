@@ -127,7 +127,13 @@ def _fetch(file: Published, folder: Path) -> Path:
         except (OSError, http.client.HTTPException, _NotTheFile) as error:
             tried.append(f"{place}: {_reason(error)}")
             continue
-        _check_sum(file, part, place)
+        try:
+            _check_sum(file, part, place)
+        except DataError as error:  # a mirror may hold another file of that name; the next place may have this one
+            if place == file.url:
+                raise
+            tried.append(str(error))
+            continue
         part.replace(path)
         return _verified(file, path, known=True)
     raise DataError(_nowhere(file, folder, tried))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, get_worker_info
 
@@ -179,8 +179,18 @@ class _Store:
 def _decode(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on broken files
+            if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255, and not divide them
+                levels = np.asarray(image, np.uint16) >> 8
+                return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+            if image.mode in ("I", "F"):
+                raise DataError(
+                    f"the image {path} has levels of 32 bits, whose range is not known: convert it to 8 or 16 bits"
+                )
+            return ImageOps.exif_transpose(image).convert("RGB")
+    # What Pillow raises on broken files, and on those so large that they might be an attack.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"cannot read the image {path}: {error}; replace or delete the file") from error
 
 

@@ -131,6 +131,16 @@ class ImageTableDomains(ImageDomains):
                     f"{self.path}, {place}, column {self.columns.split!r}: the split is train, val or test, got "
                     f"{split!r}"
                 )
+        if self.columns.group:
+            first: dict[str, tuple[str, str]] = {}
+            for place, group, split in zip(places, _words(frame["group"]), frame["split"], strict=True):
+                place_of_first, split_of_first = first.setdefault(group, (place, split))
+                if split != split_of_first:
+                    raise DataError(
+                        f"{self.path}: {self.columns.group} {group!r} is in two splits, {split_of_first} "
+                        f"({place_of_first}) and {split} ({place}): a group must stay in one; correct the column "
+                        f"{self.columns.split!r}, or leave one of the two columns out"
+                    )
         test, val = (np.flatnonzero(frame["split"].to_numpy() == name).tolist() for name in ("test", "val"))
         return test, val or None
 

@@ -26,7 +26,7 @@ class HoldOut:
         seed: Seed of the splits. It is not the seed of the run, so that runs with other seeds are comparable.
 
     Raises:
-        DataError: If a fraction does not lie between 0 and 1.
+        DataError: If a fraction does not lie between 0 and 1, or the seed is negative.
     """
 
     val_fraction: float = 0.1
@@ -37,6 +37,8 @@ class HoldOut:
         for name, fraction in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 < fraction < 1:
                 raise DataError(f"hold_out.{name} must lie between 0 and 1, both excluded, got {fraction}")
+        if self.seed < 0:
+            raise DataError(f"hold_out.seed must be a whole number from 0 up, got {self.seed}")
 
 
 def label_budgets(
@@ -204,8 +206,9 @@ def as_mask(rows: ArrayLike, size: int) -> NDArray[np.bool_]:
         >>> as_mask([2, 0], size=3).tolist()
         [True, False, True]
     """
-    mask = np.zeros(size, bool)
-    mask[np.asarray(rows)] = True
+    mask, given = np.zeros(size, bool), np.asarray(rows)
+    if given.size:  # an empty list is one of floats
+        mask[given] = True
     return mask
 
 

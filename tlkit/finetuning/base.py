@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["FineTuning", "ParameterGroup"]
+__all__ = ["FineTuning", "ParameterGroup", "freeze"]
+
+
+def freeze(module: nn.Module) -> None:
+    """Take the gradient of every parameter below ``module`` away, also of those whose shape is not known yet."""
+    for parameter in module.parameters():
+        parameter.requires_grad = False  # requires_grad_() refuses a lazy layer's
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from tlkit.errors import BackboneError, ConfigurationError
-from tlkit.finetuning.base import FineTuning, ParameterGroup
+from tlkit.finetuning.base import FineTuning, ParameterGroup, freeze
 from tlkit.finetuning.layers import layers_of
 
 __all__ = ["Full", "LinearProbe"]
@@ -56,8 +56,18 @@ class Full(FineTuning):
             )
         for layer in layers[: self.freeze_first]:
             for parameter in layer.parameters:
-                parameter.requires_grad_(False)
+                parameter.requires_grad = False
             self._frozen += layer.modules
+
+    def groups(self, backbone: nn.Module) -> list[ParameterGroup]:
+        """Return the trainable parameters in one group."""
+        if self.freeze_first:
+            # Also what has taken the place of a layer since: batch norm by domain, or synchronised over ranks.
+            for module in backbone.modules():
+                own = list(module.parameters(recurse=False))
+                if own and not any(parameter.requires_grad for parameter in own):
+                    self._frozen.append(module)
+        return super().groups(backbone)
 
     def hold(self, backbone: nn.Module, groups: Sequence[ParameterGroup], progress: float) -> None:
         """Put the frozen layers, and batch normalisation if it is frozen, into evaluation mode."""
@@ -90,7 +100,7 @@ class LinearProbe(FineTuning):
 
     def prepare(self, backbone: nn.Module) -> None:
         """Take the gradient of every parameter away, for good."""
-        backbone.requires_grad_(False)
+        freeze(backbone)
 
     def hold(self, backbone: nn.Module, groups: Sequence[ParameterGroup], progress: float) -> None:
         """Keep the whole backbone in evaluation mode."""

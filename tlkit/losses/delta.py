@@ -69,7 +69,9 @@ class DELTA(AdaptationLoss):
                     + (f": did you mean {' or '.join(map(repr, hits))}?" if hits else "")
                     + " backbone.named_modules() lists all of them"
                 )
-        self.reference = copy.deepcopy(network.backbone).requires_grad_(False)
+        self.reference = copy.deepcopy(network.backbone)
+        for parameter in self.reference.parameters():
+            parameter.requires_grad = False  # requires_grad_() refuses a lazy layer's, in a model built to be loaded
 
     def step(self, network: Encoder, batch: DomainBatch, source: Encoded, target: Encoded) -> Tensor:
         """Return the summed distances on this rank's labelled rows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -83,7 +85,8 @@ class PlaceRegression(Task):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of ``(B, P)`` logits and ``(B, K)`` labels, or ``(B,)`` of a single quantity."""
         y = y.reshape(len(outputs), -1).to(self.points.dtype)
-        nearest = torch.cdist(y, self.points).argmin(dim=1)
+        # By differences: far from the origin the expansion into products loses whole cells of the grid.
+        nearest = torch.cdist(y, self.points, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
         loss = nn.functional.cross_entropy(outputs, nearest)
         if self.distance_weight:
             distance = torch.linalg.vector_norm(_expected(outputs, self.points) - y, dim=1).mean()
@@ -96,7 +99,7 @@ class PlaceRegression(Task):
 
     def metrics(self) -> MetricCollection:
         """Return ``error_mean``, ``error_median``, ``error_p75`` and ``error_p95``."""
-        return MetricCollection({"error": _PlaceError(self.points)})
+        return MetricCollection({"error": _PlaceError(lambda: self.points)})
 
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return a column a quantity, ``(B,)`` each, under its name."""
@@ -104,14 +107,12 @@ class PlaceRegression(Task):
 
 
 class _PlaceError(PositioningError):
-    points: Tensor
-
-    def __init__(self, points: Tensor) -> None:
+    def __init__(self, points: Callable[[], Tensor]) -> None:
         super().__init__()
-        self.register_buffer("points", points.clone(), persistent=False)
+        self.points = points  # asked at each update: a checkpoint loaded later brings its own
 
     def update(self, outputs: Tensor, y: Tensor) -> None:
-        super().update(_expected(outputs, self.points), y)
+        super().update(_expected(outputs, self.points()), y)
 
 
 def _expected(logits: Tensor, points: Tensor) -> Tensor:
