@@ -280,3 +280,35 @@ def test_the_recipe_of_the_documentation(tmp_path, monkeypatch):
     assert next(iter(data.train_dataloader())).target.x.shape == (4, 8, 128)
     assert data.spec().classes == ("rest", "walk")
     assert [*data.domains] == ["pocket", "wrist", "anna", "ben", "cleo"]
+
+
+def test_time_divides_a_recording_at_one_moment_whatever_its_gaps(tmp_path):
+    for device in ("phone", "watch"):
+        lines = []
+        for row in range(80):
+            second = row / 10 + (5 if row >= 20 else 0) + (5 if row >= 40 else 0)
+            lines.append(f"{second},{row},0,{'walk' if row % 40 < 20 else 'rest'}")
+        (tmp_path / device).mkdir()
+        for name in ("first", "second"):
+            (tmp_path / device / f"{name}.csv").write_text("\n".join(["t,x,y,label", *lines]) + "\n")
+    data = make(tmp_path, split_by="time", hold_out=HoldOut(test_fraction=0.25))
+    rows = data.splits["watch"]
+    x = data._windows("watch").x[:, 0]  # the first channel counts the samples
+    assert x[rows["train"]].max() < 60 <= x[rows["test"]].min()
+    assert len(rows["test"]) == 2 * 4
+
+
+def test_pieces_that_may_be_tested_do_not_reach_the_standardised_others(folder):
+    windows = Windowing(rate=10, length=8, stride=4, longest=2.0)
+    plain = make(folder, windows=windows, signals=Signals(standardize="recording"))
+    tested = {plain.row_names("watch")[row] for row in plain.splits["watch"]["test"]}
+    for path in folder.glob("watch/*.csv"):
+        values = np.arange(40)
+        for half in (0, 1):
+            if f"watch/{path.name}@{2.0 * half:.2f}s" in tested:
+                values[20 * half : 20 * half + 20] += 1000 * np.arange(20) ** 2
+        write(path, ["walk"] * 20 + ["rest"] * 20, values=values)
+    again = make(folder, windows=windows, signals=Signals(standardize="recording"))
+    for split, same in (("train", True), ("test", False)):
+        one, two = (data._windows("watch").x[data.splits["watch"][split]] for data in (plain, again))
+        assert torch.equal(one, two) == same

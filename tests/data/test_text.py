@@ -168,6 +168,20 @@ def test_a_source_does_not_train_on_a_text_of_the_target(tmp_path, caplog):
     assert "'electronics' has no text to train on that is not tested on" in fails(same)
 
 
+def test_labelled_texts_of_one_domain_are_not_tested_on_in_another(tmp_path):
+    rows = rows_of("electronics") + rows_of("dvd") + rows_of("books")
+    shared = [(*row[:2], other) for row, other in zip(rows[40:50], ["books"] * 10, strict=True)]
+    shared += [(*row[:2], "books") for row in rows[:10]]
+    path = write(tmp_path / "t.csv", rows + shared)
+    texts = {row[0] for row in shared}
+    data = make(path, targets=["dvd", "books"], hold_out=HoldOut(test_fraction=0.5), labels_per_class={"books": 5})
+    labelled = {data.texts("books").texts[row] for row in data.labelled["books"]}
+    assert not labelled & {text for text in texts if "dvd" in text}
+    data = make(path, sources=["electronics", "books"], targets=["dvd"])
+    used = {text for split in ("train", "val") for text in served(data, "books", split)}
+    assert not used & texts  # neither a target's nor those of an earlier source
+
+
 def test_transductive_targets_are_trained_and_tested_on_all_their_rows(table):
     data = make(table, protocol="transductive", also_test=[])
     for split in ("train", "val", "test", "reference"):

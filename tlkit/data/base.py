@@ -204,7 +204,7 @@ class DomainDataModule(L.LightningDataModule):
         values are always there.
         """
         if self.quantities:
-            for domain in self.sources:
+            for domain in (*self.sources, *(name for name in self.targets if name in self.budgets)):
                 self._domain(domain, "train")
         known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
         known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]

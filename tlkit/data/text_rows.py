@@ -61,8 +61,8 @@ class TextModule(DomainDataModule):
     """Texts in domains, as tokens or as bags of words. A subclass sets ``domains`` and defines :meth:`read`.
 
     Of equal texts in a domain one is kept; equal texts with different labels are all left out. Texts that differ in
-    case and blanks alone stay in one split. A source's text that a target or an ``also_test`` domain has too is not
-    trained or validated on. Each of this is said, with its count.
+    case and blanks alone stay in one split. A text with a label that another target, an ``also_test`` domain or an
+    earlier source has too is not trained or validated on. Each of this is said, with its count.
 
     Args:
         tokenizer: What makes tokens, for a :class:`~tlkit.backbones.TransformersBackbone` of the same name: a folder, a
@@ -195,9 +195,13 @@ class TextModule(DomainDataModule):
             raise DataError(f"domain {domain!r} cannot be split: {error}") from error
 
     def _elsewhere(self, domain: str) -> NDArray[np.bool_]:
-        """Return which texts of a source are in a domain that is tested as a target too."""
+        """Return which texts of a domain with labels are also in one that is tested, or in an earlier source."""
         keys = self.texts(domain).keys
-        others = [*self.targets, *self.also_test] if domain in self.sources else []
+        others: list[str] = []
+        if domain in self.sources or domain in self.budgets:
+            others = [other for other in (*self.targets, *self.also_test) if other != domain]
+        if domain in self.sources:
+            others += self.sources[: self.sources.index(domain)]
         found = np.zeros(len(keys), bool)
         for other in others:
             there = set(map(_normal, self.texts(other).keys))

@@ -257,30 +257,45 @@ class WindowedDomains(DomainDataModule):
         values, labels, times = series.values, series.labels, series.times
         if times is not None:
             times, values, labels = merge_equal(times, values, labels)
-        pieces: list[tuple[NDArray[Any], NDArray[Any], float, bool | None]] = []
+        whole: list[tuple[NDArray[Any], NDArray[Any], float]] = []
         for part in stretches(times, labels >= 0, self.windows.longest_gap):
             second = part.start / self.windows.rate if times is None else times[part.start] - times[0]
             here, named = values[part], labels[part]
             if times is not None:
                 here, named = resample(times[part], here, named, self.windows.rate)
             around = int(_GRAVITY_SECONDS * self.windows.rate) // 2 * 2 + 1
-            here = to_channels(here, self.triads, self.signals.channels, self.gravity, around)
-            for low, high, late in self._cuts(len(here), recording.test):
+            whole.append((to_channels(here, self.triads, self.signals.channels, self.gravity, around), named, second))
+        pieces: list[tuple[NDArray[Any], NDArray[Any], float, bool | None]] = []
+        total, before = sum(len(here) for here, *_ in whole), 0
+        for here, named, second in whole:
+            for low, high, late in self._cuts(len(here), recording.test, total, before):
                 pieces.append((here[low:high], named[low:high], second + low / self.windows.rate, late))
+            before += len(here)
         if self.signals.standardize == "recording":
-            for flag in {late for *_, late in pieces}:
-                mean, deviation = scaling(np.concatenate([here for here, *_, late in pieces if late == flag]))
+            # What may come to lie in different splits is standardised apart: the early and late part, or each piece.
+            units = [late if self.windows.longest is None else number for number, (*_, late) in enumerate(pieces)]
+            for unit in set(units):
+                mean, deviation = scaling(
+                    np.concatenate([here for (here, *_), own in zip(pieces, units, strict=True) if own == unit])
+                )
                 pieces = [
-                    ((here - mean) / deviation if late == flag else here, named, second, late)
-                    for here, named, second, late in pieces
+                    ((here - mean) / deviation if own == unit else here, named, second, late)
+                    for (here, named, second, late), own in zip(pieces, units, strict=True)
                 ]
         for here, *rest in pieces:
             yield here.astype(np.float32), *rest  # type: ignore[misc]  # mypy does not count a starred list
 
-    def _cuts(self, size: int, test: bool | None) -> list[tuple[int, int, bool | None]]:
-        """Return the first and last sample of the pieces of a stretch, and whether they are tested on."""
+    def _cuts(self, size: int, test: bool | None, total: int, before: int) -> list[tuple[int, int, bool | None]]:
+        """Return the first and last sample of the pieces of a stretch, and whether they are tested on.
+
+        Args:
+            size: Samples of the stretch.
+            test: Whether the recording is of a published test split.
+            total: Samples of the recording, without its gaps.
+            before: Samples of the recording before the stretch.
+        """
         if self.split_by == "time":
-            middle = size - round(size * self.hold_out.test_fraction)
-            return [(0, middle, False), (middle, size, True)]
+            middle = min(max(total - round(total * self.hold_out.test_fraction) - before, 0), size)
+            return [(low, high, late) for low, high, late in ((0, middle, False), (middle, size, True)) if low < high]
         step = size if self.windows.longest is None else round(self.windows.longest * self.windows.rate)
         return [(low, min(low + step, size), test) for low in range(0, size, step)]
