@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -155,11 +156,14 @@ class Results:
 def measure(recipe: str, seed: int, runs: Path, threads: int) -> dict[str, Any]:
     """Train one recipe with one seed and return its entry."""
     run_id = f"{fingerprint(recipe)}-seed{seed}"
-    summary = runs / recipe / run_id / "summary.json"
+    folder = runs / recipe / run_id
+    summary = folder / "summary.json"
     if not summary.is_file():
         words = ["fit", f"--config={recipe}", f"--seed_everything={seed}", f"--run_id={run_id}", f"--runs={runs}"]
-        if summary.parent.is_dir():
-            words = ["fit", f"--resume={summary.parent}"]
+        if (folder / "checkpoints" / "last.ckpt").is_file():
+            words = ["fit", f"--resume={folder}"]
+        elif folder.is_dir():  # stopped before its first checkpoint: there is nothing to go on from
+            shutil.rmtree(folder)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
         command = [sys.executable, "-m", "tlkit.cli", *words]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
