@@ -53,7 +53,8 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
     """Set the statistics of the targets' batch-norm layers to those of ``inputs``, over all ranks (AdaBN).
 
     Every layer gets the mean over batches of the batches' means and variances, each weighted by its rows, as the layers
-    before it are normalised by the batch. Nothing else changes: other layers stay in evaluation mode. Li et al.,
+    before it are normalised by the batch; a batch of one row is left out. Nothing else changes: other layers stay in
+    evaluation mode. Li et al.,
     "Revisiting Batch Normalization for Practical Domain Adaptation", 2016 (arXiv 1603.04779).
 
     Args:
@@ -73,6 +74,8 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
                 layer.momentum = 1.0  # the running statistics become the batch's
             for x in inputs:
                 count = len(x if isinstance(x, Tensor) else next(iter(x.values())))
+                if count < 2:  # the last batch of an odd number of rows: one row has no variance
+                    continue
                 forward(x)
                 rows += count
                 for layer, total in zip(layers, sums, strict=True):

@@ -63,9 +63,10 @@ class Full(FineTuning):
         """Return the trainable parameters in one group."""
         if self.freeze_first:
             # Also what has taken the place of a layer since: batch norm by domain, or synchronised over ranks.
+            known = set(self._frozen)
             for module in backbone.modules():
                 own = list(module.parameters(recurse=False))
-                if own and not any(parameter.requires_grad for parameter in own):
+                if own and module not in known and not any(parameter.requires_grad for parameter in own):
                     self._frozen.append(module)
         return super().groups(backbone)
 

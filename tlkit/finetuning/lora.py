@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from tlkit.errors import ConfigurationError, unknown
-from tlkit.finetuning.base import FineTuning, ParameterGroup
+from tlkit.finetuning.base import FineTuning, ParameterGroup, freeze
 
 __all__ = ["LoRA"]
 
@@ -92,7 +92,7 @@ class LoRA(FineTuning):
         model = getattr(backbone, "model", None)
         inside = model if isinstance(model, nn.Module) else backbone
         names = self._targets(inside, type(backbone).__name__)
-        backbone.requires_grad_(False)
+        freeze(backbone)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,

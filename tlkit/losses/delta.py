@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tlkit import functional
 from tlkit.errors import ConfigurationError, near
+from tlkit.finetuning.base import freeze
 from tlkit.losses.base import AdaptationLoss, learning_parameters
 from tlkit.schedules import Schedule
 from tlkit.types import DomainBatch, Encoded, Encoder
@@ -70,8 +71,7 @@ class DELTA(AdaptationLoss):
                     + " backbone.named_modules() lists all of them"
                 )
         self.reference = copy.deepcopy(network.backbone)
-        for parameter in self.reference.parameters():
-            parameter.requires_grad = False  # requires_grad_() refuses a lazy layer's, in a model built to be loaded
+        freeze(self.reference)
 
     def step(self, network: Encoder, batch: DomainBatch, source: Encoded, target: Encoded) -> Tensor:
         """Return the summed distances on this rank's labelled rows."""
