@@ -66,6 +66,11 @@ def test_columns_that_contradict_each_other():
         ({"channels": XY, "unit": "m"}, "columns.unit must be one of 's', 'ms'"),
         ({"channels": ["x", "y", "z"], "triads": [["x", "y", "zz"]]}, "unknown channel 'zz': did you mean 'z'"),
         ({"channels": XY, "triads": [["x", "y", "x"]]}, "a triad is three channels"),
+        ({"channels": ["x", "y", "z"], "gyroscopes": [["x", "y", "zz"]]}, "columns.gyroscopes: unknown channel 'zz'"),
+        (
+            {"channels": ["x", "y", "z"], "triads": [["x", "y", "z"]], "gyroscopes": [["x", "y", "z"]]},
+            "columns.gyroscopes: 'x' is an axis of two sensors",
+        ),
         ({"channels": XY, "path": "("}, "is no regular expression"),
         ({"channels": XY, "path": "s[0-9]+"}, "has no named group such as"),
         ({"channels": XY, "path": "(?P<persn>s)"}, "unknown group 'persn': did you mean 'person'"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -106,13 +108,43 @@ def test_a_window_is_turned_as_a_whole_and_all_sensors_alike():
     torch.testing.assert_close((got[:, :3] * got[:, 3:6]).sum(1), (x[:, :3] * x[:, 3:6]).sum(1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("signals", [Signals(rotate=True), Signals(scale=0.3), Signals(stretch=0.3)], ids=str)
+def test_a_mirrored_window_is_what_the_mirrored_movement_would_have_given():
+    # A body turns and is pushed; both are reflected along y, and what its sensors feel is derived anew.
+    random = np.random.default_rng(0)
+    mirror = np.diag([1.0, -1.0, 1.0])
+    turning = random.standard_normal((64, 3)) * 0.1  # body frame, radians a step
+    force = random.standard_normal((64, 3))  # what a resting frame would see
+
+    def felt(turns, force):
+        steps = [Rotation.identity()]
+        for turn in turns:
+            steps.append(steps[-1] * turn)
+        gyro = [(before.inv() * after).as_rotvec() for before, after in pairwise(steps)]
+        return np.concatenate(
+            [np.stack([step.inv().apply(f) for step, f in zip(steps, force, strict=False)]), np.stack(gyro)], 1
+        )
+
+    real = [Rotation.from_rotvec(w) for w in turning]
+    reflected = [Rotation.from_matrix(mirror @ turn.as_matrix() @ mirror) for turn in real]
+    x = torch.from_numpy(np.stack([felt(real, force).T, felt(reflected, force @ mirror).T]))
+    data = AugmentedWindows(x, torch.zeros(2), Signals(mirror="y"), TRIADS, gyroscopes=[1])
+    rows = [data.seeded_batch(torch.tensor([0]), (0, n))[0][0] for n in range(40)]
+    same = [torch.allclose(row, x[0]) for row in rows]
+    assert 10 < sum(same) < 30
+    for row, kept in zip(rows, same, strict=True):
+        torch.testing.assert_close(row, x[0] if kept else x[1])
+
+
+@pytest.mark.parametrize(
+    "signals", [Signals(rotate=True), Signals(mirror="y"), Signals(scale=0.3), Signals(stretch=0.3)], ids=str
+)
 def test_augmentation_depends_on_the_key_and_the_row_alone(signals):
     rows = rows_of(signals, torch.randn(40, 7, 16))
     one = rows.__getitems__(Draw([3, 7, 20], (1, 0))).x
     torch.testing.assert_close(one, rows.__getitems__(Draw([20, 7, 3], (1, 0))).x.flip(0))
     torch.testing.assert_close(one[1:2], rows.__getitems__(Draw([7], (1, 0))).x)
-    assert not torch.allclose(one, rows.__getitems__(Draw([3, 7, 20], (1, 1))).x)
+    many = list(range(40))
+    assert not torch.allclose(rows.__getitems__(Draw(many, (1, 0))).x, rows.__getitems__(Draw(many, (1, 1))).x)
     before = torch.get_rng_state()
     rows.__getitems__([0, 1])
     assert torch.equal(before, torch.get_rng_state())
@@ -154,6 +186,8 @@ def test_stretching_is_interpolation_around_the_middle():
         ({"standardize": "window"}, "signals.standardize must be one of 'none', 'recording', 'domain', got 'window'"),
         ({"scale": 1.0}, r"signals.scale must be in \[0, 1\), got 1.0"),
         ({"stretch": -0.1}, r"signals.stretch must be in \[0, 1\)"),
+        ({"mirror": "w"}, "signals.mirror must be an axis, 'x', 'y' or 'z', or null, got 'w'"),
+        ({"channels": "vertical", "mirror": "x"}, "signals.mirror changes nothing where channels is 'vertical'"),
         ({"channels": "magnitude", "rotate": True}, "signals.rotate changes nothing where channels is 'magnitude'"),
     ],
 )

@@ -54,6 +54,7 @@ class SeglearnWatch(WindowedDomains):
 
     channels = ("ax", "ay", "az", "wx", "wy", "wz")
     triads = ((0, 1, 2), (3, 4, 5))
+    gyroscopes = (1,)
     classes = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 
     def __init__(

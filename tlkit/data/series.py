@@ -65,7 +65,10 @@ class SeriesDomains(WindowedDomains):
         self.root, self.columns = root, columns
         self.channels = list(columns.channels)
         places = {name: number for number, name in enumerate(self.channels)}
-        self.triads: Sequence[Triad] = [(places[x], places[y], places[z]) for x, y, z in columns.triads]
+        self.triads: Sequence[Triad] = [
+            (places[x], places[y], places[z]) for x, y, z in (*columns.triads, *columns.gyroscopes)
+        ]
+        self.gyroscopes = range(len(columns.triads), len(self.triads))
         self._tables: dict[Path, SeriesTable] = {}
         self._parts: list[tuple[Path, NDArray[np.int64] | slice, str | None]] = []
         self._found_classes: dict[str, list[str]] = {}

@@ -41,6 +41,7 @@ class SeriesColumns:
         person: Who was recorded; None if it is not known or the path says so.
         domain: The device, place or other thing that tells domains apart; None if the path says so.
         triads: For each sensor the three channels that are its axes, the accelerometer first.
+        gyroscopes: The same for the sensors that measure turning: a mirror changes their signs in another way.
         path: A regular expression that finds what the columns do not say in a file's path below ``root``, by groups
             named ``recording``, ``person``, ``domain`` or ``label``: ``(?P<person>s\d+)_(?P<domain>phone|watch)``. If
             neither it nor a column says the domain, it is the first folder of the path.
@@ -58,6 +59,7 @@ class SeriesColumns:
     person: str | None = None
     domain: str | None = None
     triads: Sequence[Sequence[str]] = ()
+    gyroscopes: Sequence[Sequence[str]] = ()
     path: str | None = None
     ignore: Sequence[str] = ()
 
@@ -66,12 +68,19 @@ class SeriesColumns:
             raise DataError(f"columns.channels names at least one signal, each once, got {list(self.channels)}")
         if self.unit not in get_args(Unit):
             raise DataError(f"columns.unit must be one of {', '.join(map(repr, get_args(Unit)))}, got {self.unit!r}")
-        for triad in self.triads:
-            for axis in triad:
-                if axis not in self.channels:
-                    raise DataError(f"columns.triads: {unknown('channel', axis, self.channels)}")
-            if len(set(triad)) != 3:
-                raise DataError(f"columns.triads: a triad is three channels, the axes of a sensor, got {list(triad)}")
+        taken: set[str] = set()
+        for name, triads in (("triads", self.triads), ("gyroscopes", self.gyroscopes)):
+            for triad in triads:
+                for axis in triad:
+                    if axis not in self.channels:
+                        raise DataError(f"columns.{name}: {unknown('channel', axis, self.channels)}")
+                if len(set(triad)) != 3:
+                    raise DataError(
+                        f"columns.{name}: a triad is three channels, the axes of a sensor, got {list(triad)}"
+                    )
+                if both := sorted(taken & set(triad)):
+                    raise DataError(f"columns.{name}: {both[0]!r} is an axis of two sensors; name a sensor once")
+                taken |= set(triad)
         for role in _IN_PATH:
             if role in self.named_groups and role != "label" and getattr(self, role) is not None:
                 raise DataError(f"columns.path and columns.{role} both say what the {role} is: leave one out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ __all__ = ["AugmentedWindows", "Signals", "Triad", "channel_names", "rotations",
 Triad = tuple[int, int, int]
 Channels = Literal["raw", "magnitude", "raw+magnitude", "vertical"]
 Standardize = Literal["none", "recording", "domain"]
+Axis = Literal["x", "y", "z"]
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,23 @@ class Signals:
             No label is used. Constant channels become 0.
         rotate: Turn the triads of every training window by a random rotation, uniform over all of them and the same for
             all sensors, after standardisation.
+        mirror: Reflect every other training window, drawn at random, along this axis of the sensors, the first
+            (``"x"``), second or third of each triad: the movement of a mirrored body, a left arm's as a right arm's.
+            Acceleration changes its sign along the axis, turning (``gyroscopes``) along the two others. A watch that
+            is worn on either wrist with its screen outward is mirrored along the axis that follows the forearm, in most
+            watches x.
         scale: Multiply every training window by a random factor in [1 - scale, 1 + scale].
         stretch: Play every training window around its middle faster or slower by a random factor in [1 - stretch,
             1 + stretch]; where it ends early, the last value is held.
 
     Raises:
-        DataError: If an argument is out of its range, or ``rotate`` would change nothing.
+        DataError: If an argument is out of its range, or ``rotate`` or ``mirror`` would change nothing.
     """
 
     channels: Channels = "raw"
     standardize: Standardize = "none"
     rotate: bool = False
+    mirror: Axis | None = None
     scale: float = 0.0
     stretch: float = 0.0
 
@@ -72,16 +79,24 @@ class Signals:
         for name, share in (("scale", self.scale), ("stretch", self.stretch)):
             if not 0 <= share < 1:
                 raise DataError(f"signals.{name} must be in [0, 1), got {share}")
-        if self.rotate and "raw" not in self.channels:
-            raise DataError(
-                f"signals.rotate changes nothing where channels is {self.channels!r}, which no rotation changes: leave "
-                "rotate out, or set channels to 'raw' or 'raw+magnitude'"
-            )
+        if self.mirror is not None and self.mirror not in get_args(Axis):
+            raise DataError(f"signals.mirror must be an axis, 'x', 'y' or 'z', or null, got {self.mirror!r}")
+        for name in ("rotate", "mirror"):
+            if getattr(self, name) and "raw" not in self.channels:
+                raise DataError(
+                    f"signals.{name} changes nothing where channels is {self.channels!r}, which no turn and no mirror "
+                    f"changes: leave {name} out, or set channels to 'raw' or 'raw+magnitude'"
+                )
 
     @property
     def augments(self) -> bool:
         """Whether training windows are changed at random."""
-        return self.rotate or self.scale > 0 or self.stretch > 0
+        return self.rotate or self.mirror is not None or self.scale > 0 or self.stretch > 0
+
+    @property
+    def needs_triads(self) -> bool:
+        """Whether it must be known which channels are the axes of one sensor."""
+        return self.channels != "raw" or self.rotate or self.mirror is not None
 
 
 def channel_names(names: Sequence[str], triads: Sequence[Triad], channels: Channels) -> list[str]:
@@ -160,18 +175,28 @@ def scaling(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 class AugmentedWindows(Dataset[Any]):
-    """Windows in memory that are turned, scaled and stretched at random, a batch at a time.
+    """Windows in memory that are mirrored, turned, scaled and stretched at random, a batch at a time.
 
     Args:
         x: ``(N, C, T)`` windows.
         y: ``(N,)`` labels.
         signals: What is random.
         triads: Channels of the three axes of each sensor.
+        gyroscopes: The places in ``triads`` of the sensors that measure turning.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, signals: Signals, triads: Sequence[Triad]) -> None:
+    def __init__(
+        self, x: Tensor, y: Tensor, signals: Signals, triads: Sequence[Triad], gyroscopes: Collection[int] = ()
+    ) -> None:
         self.x, self.y, self.signals = x, y, signals
         self._axes = torch.tensor(triads, dtype=torch.int64).reshape(-1)
+        self._signs = torch.ones(x.shape[1], dtype=x.dtype)
+        if signals.mirror is not None:
+            along = get_args(Axis).index(signals.mirror)
+            for place, triad in enumerate(triads):
+                # Turning is a pseudovector: a mirror keeps it along its axis and changes it along the two others.
+                changed = [axis for n, axis in enumerate(triad) if (n == along) != (place in gyroscopes)]
+                self._signs[changed] = -1
 
     def __len__(self) -> int:
         return len(self.y)
@@ -185,6 +210,8 @@ class AugmentedWindows(Dataset[Any]):
         """Return windows and labels of ``(B,)`` rows, changed by what ``key`` and each row's number draw."""
         x = self.x.index_select(0, rows)
         draws = torch.from_numpy(row_draws(key, rows)).to(x.dtype)
+        if self.signals.mirror is not None:
+            x = torch.where(draws[:, 5, None, None] < 0.5, x * self._signs[:, None], x)
         if self.signals.rotate:
             vectors = x.index_select(1, self._axes).reshape(len(x), -1, 3, x.shape[2])
             turned = torch.einsum("bij,bsjt->bsit", rotations(draws[:, :3]), vectors)

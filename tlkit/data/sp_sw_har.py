@@ -57,6 +57,7 @@ class SPSWHAR(WindowedDomains):
 
     channels = ("x_acc", "y_acc", "z_acc", "x_gyro", "y_gyro", "z_gyro")
     triads = ((0, 1, 2), (3, 4, 5))
+    gyroscopes = (1,)
     classes = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 
     def __init__(

@@ -69,6 +69,7 @@ class UCIHAR(WindowedDomains):
     channels = tuple(f"{name}_{axis}" for name in ("body_acc", "body_gyro", "total_acc") for axis in "xyz")
     triads = ((0, 1, 2), (3, 4, 5), (6, 7, 8))
     gravity = 2
+    gyroscopes = (1,)
     classes = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
 
     def __init__(

@@ -71,6 +71,7 @@ class WindowedDomains(DomainDataModule):
         channels: Names of the recorded channels.
         triads: The channels that are the three axes of one sensor.
         gravity: The place in ``triads`` of the accelerometer that measures gravity too.
+        gyroscopes: The places in ``triads`` of the sensors that measure turning.
         left_out: Recordings that are shorter than a window, by domain.
 
     Raises:
@@ -80,6 +81,7 @@ class WindowedDomains(DomainDataModule):
     channels: Sequence[str]
     triads: Sequence[Triad] = ()
     gravity: int = 0
+    gyroscopes: Sequence[int] = ()
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class WindowedDomains(DomainDataModule):
     def recordings(self) -> Sequence[Recording]:
         """All recordings, whether the run uses them or not."""
         found = self.find()
-        if self.signals.channels != "raw" or self.signals.rotate:
+        if self.signals.needs_triads:
             self._check_triads()
         if self.split_by == "time" and any(recording.test is not None for recording in found):
             raise DataError("split_by: time takes no test windows of its own here, as the test split is a given one")
@@ -118,8 +120,8 @@ class WindowedDomains(DomainDataModule):
     def _check_triads(self) -> None:
         if not self.triads:
             raise DataError(
-                f"signals.channels {self.signals.channels!r} and rotate need to know which channels are the three axes "
-                f"of one sensor, and no triads are named among {', '.join(self.channels)}"
+                f"signals.channels {self.signals.channels!r}, rotate and mirror need to know which channels are the "
+                f"three axes of one sensor, and no triads are named among {', '.join(self.channels)}"
             )
 
     @cached_property
@@ -171,7 +173,7 @@ class WindowedDomains(DomainDataModule):
         made = self._windows(domain)
         rows = self.splits[domain][split]
         if split == "train" and self.signals.augments:
-            return Subset(AugmentedWindows(made.x, made.y, self.signals, self.triads), rows.tolist())
+            return Subset(AugmentedWindows(made.x, made.y, self.signals, self.triads, self.gyroscopes), rows.tolist())
         return Subset(TensorRows(made.x, made.y), rows.tolist())
 
     def row_names(self, domain: str) -> Sequence[str]:
