@@ -12,6 +12,7 @@ has changed since is measured again. "Gap closed" is (method - source only) / (o
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -131,11 +132,14 @@ def fingerprint(recipe: str) -> str:
 
 
 class Results:
-    """What has been measured, kept in a JSON file."""
+    """What has been measured, kept in a JSON file, which several measurements may write at once."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.lock = file, threading.Lock()
-        self.content: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
+        self.content: dict[str, dict[str, Any]] = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        return json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def get(self, job: Job) -> dict[str, Any] | None:
         found = self.content.get(f"{job.name}, seed {job.seed}")
@@ -146,7 +150,9 @@ class Results:
         return [entry for job in jobs if (entry := self.get(job)) is not None]
 
     def put(self, job: Job, entry: dict[str, Any]) -> None:
-        with self.lock:
+        with self.lock, self.file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.content = self._read()
             self.content[f"{job.name}, seed {job.seed}"] = entry
             aside = self.file.with_suffix(".part")
             aside.write_text(json.dumps(dict(sorted(self.content.items())), indent=1) + "\n")
@@ -319,7 +325,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(one, todo):
             pass
-    (ROOT / "docs" / "results.md").write_text(report(results, options.seeds), encoding="utf-8")
+    (ROOT / "docs" / "results.md").write_text(report(Results(results.file), options.seeds), encoding="utf-8")
     print(ROOT / "docs" / "results.md")
 
 
