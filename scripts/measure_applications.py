@@ -45,7 +45,8 @@ class Task:
         metric: Key in the summary, `test/<domain>/<metric>`.
         scale: Factor on the metric in the table: 100 for shares, 1 for metres.
         lower_is_better: Whether the metric is an error.
-        more: Further metrics to show for the mean run, without the common `test/<domain>/`.
+        more: Further metrics to show for the mean run, without the common `test/<domain>/`; with it if the domain is
+            another one.
         baselines: Functions of scripts/baselines.py, run on the data of `group_source_only`.
     """
 
@@ -103,6 +104,14 @@ TASKS = [
             baselines=("knn_positive", "knn_powed"),
         )
         for month in ("11", "15")
+    ),
+    Task(
+        "wifi/uji_library_month01_to_month02_month15",
+        "test/month-02/error_mean",
+        scale=1,
+        lower_is_better=True,
+        more=tuple(f"test/month-{month:02}/error_mean" for month in range(3, 16)),
+        baselines=("knn_positive", "knn_powed"),
     ),
     Task(
         "wifi/ujiindoorloc_training_to_validation",
@@ -238,12 +247,14 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
     values = {row: [task.scale * entry["metrics"][task.metric] for entry in entries] for row, entries in rows.items()}
     bounds = [mean(values[row]) for row in (LOWER, UPPER) if row in values]
     domain = task.metric.rpartition("/")[0]
+    keys = [name if "/" in name else f"{domain}/{name}" for name in task.more]
+    more = [name.split("/")[1] if "/" in name else name for name in task.more]
     lines = [
         f"### {task.group}",
         "",
         f"`{task.metric}`" + (", lower is better" if task.lower_is_better else ""),
         "",
-        " | ".join(["| method", "seeds", "mean ± sd", "gap closed", *task.more, "seconds", "checkpoint chosen by |"]),
+        " | ".join(["| method", "seeds", "mean ± sd", "gap closed", *more, "seconds", "checkpoint chosen by |"]),
         "|---|---|---:|---:|" + "---:|" * (len(task.more) + 1) + "---|",
     ]
     digits = 1 if task.scale == 100 else 2
@@ -253,13 +264,13 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
         closed = ""
         if len(bounds) == 2 and row not in (LOWER, UPPER):
             closed = f"{100 * (mean(own) - bounds[0]) / (bounds[1] - bounds[0]):.0f}%"
-        more = [[entry["metrics"].get(f"{domain}/{name}") for entry in entries] for name in task.more]
+        others = [[entry["metrics"].get(key) for entry in entries] for key in keys]
         cells = [
             row,
             " ".join(f"{value:.{digits}f}" for value in own),
             f"{mean(own):.{digits}f}{spread}",
             closed,
-            *("" if None in each else f"{task.scale * mean(each):.{digits}f}" for each in more),
+            *("" if None in each else f"{task.scale * mean(each):.{digits}f}" for each in others),
             f"{mean(entry['seconds'] for entry in entries):.0f}",
             _chosen_by(entries[0].get("selection")),
         ]

@@ -78,7 +78,7 @@ WRITERS = {
     "SPSWHAR": partial(sp_sw_har, persons=14),
     "UCIHAR": partial(uci_har, persons=(2, 11)),
     "UJIIndoorLoc": ujiindoorloc,
-    "UJILibrary": partial(ujilibrary, months=(1, 11, 15)),
+    "UJILibrary": partial(ujilibrary, months=tuple(range(1, 16))),
     "VisDA2017": visda2017,
 }
 
