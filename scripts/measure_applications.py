@@ -4,9 +4,9 @@
     python scripts/measure_applications.py vision/pacs wifi   those whose name contains one of the words
     python scripts/measure_applications.py --report           only write docs/results.md again
 
-Every run is one `tlkit fit` in a process of its own; the baselines are scripts/baselines.py on the same splits.
-What is measured goes into docs/results.json at once, so an interrupted measurement goes on where it was; a recipe that
-has changed since is measured again. "Gap closed" is (method - source only) / (oracle - source only) of the means.
+Every run is one `tlkit fit` in a process of its own; the baselines are scripts/baselines.py on the same splits. What is
+measured goes into docs/results.json at once, so an interrupted measurement goes on where it was; a recipe that has
+changed since is measured again. The line "# Result:" of each recipe's header is written too. "Gap closed" is (method - source only) / (oracle - source only) of the means.
 """
 
 from __future__ import annotations
@@ -300,6 +300,24 @@ def report(results: Results, seeds: list[int]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def write_header(recipe: Path, task: Task, entries: list[dict[str, Any]]) -> None:
+    """Write what was measured into the line "# Result:" of a recipe's header, which ends the header."""
+    values = [task.scale * entry["metrics"][task.metric] for entry in entries]
+    digits = 1 if task.scale == 100 else 2
+    result = "to be measured"
+    if values:
+        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+        result = f"{task.metric} {mean(values):.{digits}f}{spread}{' %' if task.scale == 100 else ' m'}"
+        result += f", {len(values)} seed{'s' * (len(values) > 1)}, {entries[0]['where']}, {entries[-1]['date']}"
+    content = recipe.read_text(encoding="utf-8")
+    head, mark, rest = content.partition("\n# Result: ")
+    lines = rest.splitlines(keepends=True)
+    after = next(number for number, line in enumerate(lines) if number and not line.startswith("#"))
+    new = f"{head}{mark}{result};\n#   the bounds and baselines are in docs/results.md\n{''.join(lines[after:])}"
+    if new != content:
+        recipe.write_text(new, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="measure the recipes and baselines whose name contains one of them")
@@ -336,7 +354,13 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         for _ in pool.map(one, todo):
             pass
-    (ROOT / "docs" / "results.md").write_text(report(Results(results.file), options.seeds), encoding="utf-8")
+    results = Results(results.file)  # with what others have measured meanwhile
+    (ROOT / "docs" / "results.md").write_text(report(results, options.seeds), encoding="utf-8")
+    for task in TASKS:
+        for method in task.methods():
+            name = f"{task.group}_{method}"
+            entries = results.all([Job(name, seed) for seed in options.seeds])
+            write_header(RECIPES / f"{name}.yaml", task, entries)
     print(ROOT / "docs" / "results.md")
 
 

@@ -129,6 +129,15 @@ def test_the_table_shows_each_seed_the_mean_and_the_share_of_the_gap(application
     rows = [line for line in applications["section"](task, [0, 1], again) if line.startswith("| ")][1:]
     assert rows[1] == "| mmd | 80.0 85.0 | 82.5 ± 3.5 | 58% | 3 | `selection/source_accuracy` |"
     assert [row.split(" | ")[0] for row in rows] == ["| source_only", "| mmd", "| oracle"]
+    recipe = tmp_path / "one.yaml"
+    recipe.write_text("# What: it.\n# Result: an old one\n#   of two lines\nseed_everything: 0\n")
+    applications["write_header"](recipe, task, results.all([job(f"{task.group}_mmd", seed) for seed in (0, 1)]))
+    assert recipe.read_text().splitlines() == [
+        "# What: it.",
+        "# Result: test/optdigits/accuracy 82.5 ± 3.5 %, 2 seeds, a machine, 2026-01-01;",
+        "#   the bounds and baselines are in docs/results.md",
+        "seed_everything: 0",
+    ]
     results.content[f"{task.group}_mmd, seed 0"]["version"] = "another"  # measured before the recipe changed
     assert results.all([job(f"{task.group}_mmd", seed) for seed in (0, 1)]) == [
         results.content[f"{task.group}_mmd, seed 1"]
