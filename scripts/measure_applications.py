@@ -6,7 +6,8 @@
 
 Every run is one `tlkit fit` in a process of its own; the baselines are scripts/baselines.py on the same splits. What is
 measured goes into docs/results.json at once, so an interrupted measurement goes on where it was; a recipe that has
-changed since is measured again. The line "# Result:" of each recipe's header is written too. "Gap closed" is (method - source only) / (oracle - source only) of the means.
+changed since is measured again. The line "# Result:" of each recipe's header is written too. "Gap closed" is
+(method - source only) / (oracle - source only) of the means.
 """
 
 from __future__ import annotations
