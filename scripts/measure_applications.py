@@ -72,8 +72,8 @@ def recipe_files(group: str) -> list[Path]:
 
 
 _FIFTH = (
-    "The oracle trains on four fifths of the target's reviews and is tested on the last fifth; the others are tested on "
-    "all of them."
+    "The oracle trains on four fifths of the target's reviews and is tested on the last fifth; the others are tested "
+    "on all of them."
 )
 TASKS = [
     Task("digits/mnist_to_optdigits", "test/optdigits/accuracy"),
@@ -123,7 +123,7 @@ TASKS = [
     Task(
         "wifi/ujiindoorloc_training_to_validation",
         "test/validation/error_mean",
-        note="The oracle trains on half of the target's walks and is tested on the others; the others are tested on all.",
+        note="The oracle trains on half of the target's walks and is tested on the rest; the others are tested on all.",
         scale=1,
         lower_is_better=True,
         more=("error_median", "error_p75", "error_p95"),
