@@ -15,7 +15,7 @@ from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Role, Samples
 
-__all__ = ["BatchNormMode", "Network", "check_weights"]
+__all__ = ["BatchNormMode", "Network", "check_checkpoint", "check_weights"]
 
 BatchNormMode = Literal["joint", "separate", "domain_specific", "adabn"]
 
@@ -150,6 +150,23 @@ class Network(nn.Module):
     def reestimate(self, inputs: Iterable[Any]) -> None:
         """Estimate the targets' batch-norm statistics anew from batches of target inputs (``batch_norm="adabn"``)."""
         reestimate(self, inputs, lambda x: self(x, "target"))
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], data: DataSpec | None, weights: Mapping[str, Tensor]) -> None:
+    """Refuse the checkpoint of another model, or of one whose inputs or outputs mean something else, in words.
+
+    Args:
+        checkpoint: The checkpoint. What it was trained on is compared if it says so (``checkpoint["tlkit"]["data"]``).
+        data: What the model that it is meant for was built for.
+        weights: Those of that model.
+
+    Raises:
+        CheckpointError: If classes, quantities, names of inputs, or a weight's name or shape differ.
+    """
+    stored = checkpoint.get("tlkit", {}).get("data")
+    if stored and data and (difference := DataSpec.from_checkpoint(stored).difference(data)):
+        raise CheckpointError(f"the model of the checkpoint {difference}")
+    check_weights(checkpoint["state_dict"], weights)
 
 
 def check_weights(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:

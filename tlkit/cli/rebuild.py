@@ -46,7 +46,7 @@ def load(path: str | Path) -> TransferModule:
     except ConfigurationError as error:
         raise CheckpointError(f"the model of {file} cannot be built: {error}") from error
     model.recipe = stored["recipe"]
-    model.build(DataSpec(**{key: tuple(value) for key, value in stored["data"].items()}))
+    model.build(DataSpec.from_checkpoint(stored["data"]))
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
