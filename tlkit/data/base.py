@@ -24,6 +24,7 @@ from tlkit.data.splits import (
     generator,
     hold_out_test,
     label_budgets,
+    tell_absent,
 )
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split
@@ -191,6 +192,7 @@ class DomainDataModule(L.LightningDataModule):
             raise DataError(f"domain {domain!r} cannot be split: {error}") from error
         self._labels[domain] = labels
         self.splits[domain] = {"train": train, "val": validation, "test": held, "reference": reference}
+        tell_absent(domain, self.classes, labels, self.splits[domain], self.labelled.get(domain))
         return self.splits[domain]
 
     # What the trainer and the module use
