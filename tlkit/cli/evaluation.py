@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.callbacks import ProgressBar
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
@@ -76,7 +77,8 @@ def _start(request: Request) -> TransferCLI:
     quiet()
     assert request.checkpoint is not None
     read_checkpoint(request.checkpoint)  # before anything is built: whether it can be read
-    return TransferCLI(request.recipe)
+    with skip_pretrained():
+        return TransferCLI(request.recipe)
 
 
 def _write(
