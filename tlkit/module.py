@@ -118,8 +118,8 @@ class TransferModule(L.LightningModule):
         if self.trainer.training:
             if self.trainer.max_epochs == self.trainer.max_steps == -1:
                 raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
-            has_target, validates = bool(spec.targets), self.trainer.enable_validation
-            self.network.check_training(has_target, has_target and self.uses_target, validates)
+            validates, norm_learns = self.trainer.enable_validation, self.finetuning.trains_batch_norm
+            self.network.check_training(bool(spec.targets), self.uses_target, validates, norm_learns)
             for _, loss in self.losses():
                 loss.check(self.network.task, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator

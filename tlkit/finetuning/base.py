@@ -51,6 +51,9 @@ class FineTuning:
     Args:
         freeze_batch_norm: Keep the backbone's batch-norm statistics as they came, and use them while training too.
 
+    Attributes:
+        trains_batch_norm: Whether anything of the backbone's batch normalisation learns, statistics or scale and shift.
+
     Example:
         >>> backbone = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
         >>> strategy = FineTuning(freeze_batch_norm=True)
@@ -60,6 +63,8 @@ class FineTuning:
         >>> backbone[1].training
         False
     """
+
+    trains_batch_norm = True
 
     def __init__(self, freeze_batch_norm: bool = False) -> None:
         self.freeze_batch_norm = freeze_batch_norm

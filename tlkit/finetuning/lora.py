@@ -67,6 +67,8 @@ class LoRA(FineTuning):
         )
     """
 
+    trains_batch_norm = False
+
     def __init__(
         self,
         rank: int = 8,
