@@ -18,9 +18,11 @@ class InceptionTime(nn.Module):
 
     A module brings its input to ``bottleneck`` channels, passes that through convolutions of the widths
     ``kernel_sizes`` side by side, and its input through max-pooling over 3 samples and a convolution of width 1; all
-    are joined, normalised by batch, and rectified. Every third module adds what went into the one two before it.
-    Average pooling over time. Windows of any length keep it up to the pooling. Computed in channels_last memory, as
-    :class:`~tlkit.backbones.CNN1d` is.
+    are joined, normalised by batch, and rectified. To every third module what went into the one two before it is added,
+    through a convolution of width 1 and batch normalisation, and the sum is rectified. Average pooling over time.
+    Windows of any length keep it up to the pooling. Computed in channels_last memory, as
+    :class:`~tlkit.backbones.CNN1d` is. In the authors' code a window of one channel passes by the first bottleneck,
+    here through it.
 
     Args:
         in_channels: Signals a window; by default as many as the first windows have, or loaded weights.
@@ -73,8 +75,6 @@ class InceptionTime(nn.Module):
         self.inceptions = nn.ModuleList(_Module(each, filters, kernel_sizes, bottleneck) for each in inputs)
         self.shortcuts = nn.ModuleList(
             nn.Sequential(time_conv(inputs[first], width, 1), nn.BatchNorm2d(width))
-            if first == 0
-            else nn.BatchNorm2d(width)
             for first in range(0, depth - _BETWEEN + 1, _BETWEEN)
         )
         self.dropout = nn.Dropout(dropout)
