@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlkit.backbones.temporal import check_windows, seen_channels, time_conv
+from tlkit.backbones.temporal import check_arguments, check_windows, seen_channels, time_conv
 from tlkit.errors import BackboneError
 
 __all__ = ["InceptionTime"]
@@ -61,15 +61,11 @@ class InceptionTime(nn.Module):
     ) -> None:
         super().__init__()
         numbers = {"in_channels": in_channels, "filters": filters, "depth": depth, "bottleneck": bottleneck}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise BackboneError(f"InceptionTime({name}=...) must be at least 1, got {value}")
+        check_arguments("InceptionTime", dropout, **numbers)
         if not kernel_sizes or min(kernel_sizes) < 1:
             raise BackboneError(
                 f"InceptionTime(kernel_sizes=...) takes numbers from 1 up, one a branch, got {tuple(kernel_sizes)}"
             )
-        if not 0 <= dropout < 1:
-            raise BackboneError(f"InceptionTime(dropout=...) must be in [0, 1), got {dropout}")
         self.num_features = width = filters * (len(kernel_sizes) + 1)
         inputs = [in_channels, *[width] * (depth - 1)]
         self.inceptions = nn.ModuleList(_Module(each, filters, kernel_sizes, bottleneck) for each in inputs)
