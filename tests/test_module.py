@@ -325,6 +325,35 @@ def test_what_training_needs_is_asked_for_at_every_fit_and_only_there():
         trainer(limit_val_batches=0).fit(model, data())
 
 
+def test_inputs_of_other_names_are_refused(tmp_path):
+    """Words or access points in other columns have the same shape: nothing else would find it."""
+
+    def named(*names):
+        blobs = data()
+        blobs.input_names = names
+        return blobs
+
+    ours, others = named(*"abcdefgh"), named(*"abcdefhg")
+    run, model = trainer(), TransferModule(MLP(), Classification(), [MMD()])
+    run.fit(model, ours)
+    run.save_checkpoint(tmp_path / "m.ckpt", weights_only=True)
+    with pytest.raises(ConfigurationError, match=r"the model was built for 8 named columns .* column 6 was 'g'"):
+        trainer().test(model, others, verbose=False)
+
+    def again(blobs, file):
+        fresh = TransferModule(MLP(), Classification(), [MMD()])
+        trainer().test(fresh, blobs, ckpt_path=str(tmp_path / file), weights_only=True, verbose=False)
+
+    with pytest.raises(CheckpointError, match="the model of the checkpoint was built for 8 named columns of x"):
+        again(others, "m.ckpt")
+    again(ours, "m.ckpt")
+    again(named(), "m.ckpt")
+    old = torch.load(tmp_path / "m.ckpt", weights_only=True)
+    del old["tlkit"]["data"]["input_names"]
+    torch.save(old, tmp_path / "old.ckpt")
+    again(others, "old.ckpt")
+
+
 @pytest.mark.parametrize(("losses", "roles"), [([], {}), ([DANN()], {"targets": []})])
 def test_domain_specific_layers_of_a_target_that_is_not_trained_on_are_refused(losses, roles):
     model = TransferModule(MLP(batch_norm=True), Classification(), losses, batch_norm="domain_specific")

@@ -17,7 +17,7 @@ from tlkit.evaluation import collect_reference, target_inputs
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
-from tlkit.network import BatchNormMode, Network, check_weights
+from tlkit.network import BatchNormMode, Network, check_checkpoint
 from tlkit.schedules import Schedule
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
@@ -101,8 +101,8 @@ class TransferModule(L.LightningModule):
                 self._groups = self.finetuning.groups(self.network.backbone)
                 for _, loss in self.losses():
                     loss.build(self.network)
-        elif (old := self.data_spec.classes or self.data_spec.quantities) != (new := data.classes or data.quantities):
-            raise ConfigurationError(f"the model was built for the classes {list(old)}, the data has {list(new)}")
+        elif difference := self.data_spec.difference(data):
+            raise ConfigurationError(f"the model {difference}")
         self.data_spec = data
         self._batch_metrics = self.network.task.batch_metrics()
         self._domain_metrics = DomainMetrics(data, self.network.task)
@@ -118,8 +118,8 @@ class TransferModule(L.LightningModule):
         if self.trainer.training:
             if self.trainer.max_epochs == self.trainer.max_steps == -1:
                 raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
-            has_target, validates = bool(spec.targets), self.trainer.enable_validation
-            self.network.check_training(has_target, has_target and self.uses_target, validates)
+            validates, norm_learns = self.trainer.enable_validation, self.finetuning.trains_batch_norm
+            self.network.check_training(bool(spec.targets), self.uses_target, validates, norm_learns)
             for _, loss in self.losses():
                 loss.check(self.network.task, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
@@ -245,5 +245,5 @@ class TransferModule(L.LightningModule):
         checkpoint["tlkit"] = {"version": __version__, "recipe": self.recipe, "data": spec}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another model, in words."""
-        check_weights(checkpoint["state_dict"], self.state_dict(keep_vars=True))  # lazy ones cannot be detached
+        """Refuse a checkpoint of another model, or of other data, in words."""
+        check_checkpoint(checkpoint, self.data_spec, self.state_dict(keep_vars=True))  # lazy ones cannot be detached

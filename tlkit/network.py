@@ -15,7 +15,7 @@ from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Role, Samples
 
-__all__ = ["BatchNormMode", "Network", "check_weights"]
+__all__ = ["BatchNormMode", "Network", "check_checkpoint", "check_weights"]
 
 BatchNormMode = Literal["joint", "separate", "domain_specific", "adabn"]
 
@@ -87,13 +87,16 @@ class Network(nn.Module):
         """Whether sources and targets have batch-norm statistics of their own."""
         return self.batch_norm in ("domain_specific", "adabn")
 
-    def check_training(self, has_target: bool, trains_on_target: bool, validates: bool = True) -> None:
+    def check_training(
+        self, has_target: bool, uses_target: bool, validates: bool = True, norm_learns: bool = True
+    ) -> None:
         """Refuse a run that would leave layers untrained which the target is evaluated with.
 
         Args:
             has_target: Whether the data has a target domain.
-            trains_on_target: Whether training sees target batches.
+            uses_target: Whether training sees its batches.
             validates: Whether the run validates, which is when AdaBN's statistics are estimated.
+            norm_learns: Whether the fine-tuning trains anything of the backbone's batch normalisation.
 
         Raises:
             ConfigurationError: If ``batch_norm`` keeps layers for each domain and nothing would fill the target's.
@@ -108,10 +111,16 @@ class Network(nn.Module):
                 "batch_norm: adabn estimates the target's statistics before each validation, and this run never "
                 "validates: raise trainer.limit_val_batches above 0, or set batch_norm: joint"
             )
-        if self.batch_norm == "domain_specific" and not trains_on_target:
+        if self.batch_norm == "domain_specific" and not (has_target and uses_target):
             raise ConfigurationError(
                 "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
                 "name data.targets and a loss in adaptation, or set batch_norm: joint"
+            )
+        if self.batch_norm == "domain_specific" and not norm_learns:
+            raise ConfigurationError(
+                "batch_norm: domain_specific trains normalisation layers of the target's own, and model.finetuning "
+                "keeps all of the backbone's as it came: set batch_norm: adabn, which estimates the target's "
+                "statistics without training, or take another finetuning"
             )
 
     def forward(self, x: Any, role: Role = "target") -> tuple[Tensor, Tensor]:
@@ -150,6 +159,23 @@ class Network(nn.Module):
     def reestimate(self, inputs: Iterable[Any]) -> None:
         """Estimate the targets' batch-norm statistics anew from batches of target inputs (``batch_norm="adabn"``)."""
         reestimate(self, inputs, lambda x: self(x, "target"))
+
+
+def check_checkpoint(checkpoint: Mapping[str, Any], data: DataSpec | None, weights: Mapping[str, Tensor]) -> None:
+    """Refuse the checkpoint of another model, or of one whose inputs or outputs mean something else, in words.
+
+    Args:
+        checkpoint: The checkpoint. What it was trained on is compared if it says so (``checkpoint["tlkit"]["data"]``).
+        data: What the model that it is meant for was built for.
+        weights: Those of that model.
+
+    Raises:
+        CheckpointError: If classes, quantities, names of inputs, or a weight's name or shape differ.
+    """
+    stored = checkpoint.get("tlkit", {}).get("data")
+    if stored and data and (difference := DataSpec.from_checkpoint(stored).difference(data)):
+        raise CheckpointError(f"the model of the checkpoint {difference}")
+    check_weights(checkpoint["state_dict"], weights)
 
 
 def check_weights(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:

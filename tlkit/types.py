@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -130,6 +131,8 @@ class DataSpec:
         scale: Standard deviation of each quantity over the labelled training rows.
         points: The distinct labels of the labelled training rows when they are measured values, at most 4,096; empty if
             there are more.
+        input_names: What the columns of ``x`` stand for where each has a meaning of its own, the words of a bag or the
+            access points of a scan; empty for other inputs.
     """
 
     domains: tuple[str, ...]
@@ -141,6 +144,12 @@ class DataSpec:
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     points: tuple[tuple[float, ...], ...] = ()
+    input_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_checkpoint(cls, stored: Mapping[str, Sequence[Any]]) -> DataSpec:
+        """Return what a checkpoint holds; what an older one does not have is not known."""
+        return cls(**{name: tuple(value) for name, value in stored.items()})
 
     @property
     def num_classes(self) -> int:
@@ -150,6 +159,39 @@ class DataSpec:
     def role(self, domain: str) -> Role:
         """Return the role that a domain is evaluated in: ``"source"`` if it is trained on, else ``"target"``."""
         return "source" if domain in self.sources else "target"
+
+    def difference(self, new: DataSpec) -> str | None:
+        """Say in which way other data would mean something else to a model that was built for this; None if in none.
+
+        Inputs whose columns have no names, on either side, are taken to be the same.
+        """
+        for kind in ("classes", "quantities"):
+            ours, theirs = list(getattr(self, kind)), list(getattr(new, kind))
+            if ours != theirs:
+                return f"was built for the {kind} {ours}, the data has {theirs}"
+        if not self.input_names or not new.input_names or self.input_names == new.input_names:
+            return None
+        return (
+            f"was built for {len(self.input_names)} named columns of x, and the {len(new.input_names)} of the data are "
+            f"others: {_columns_that_differ(self.input_names, new.input_names)}. Give those that it was trained with: "
+            "access points as in the table of its training; words of the same data.sources and data.targets, which a "
+            "bag of words is made from (other domains go into data.also_test)"
+        )
+
+
+def _columns_that_differ(old: Sequence[str], new: Sequence[str]) -> str:
+    known, found = set(old), set(new)
+    if known == found:
+        place, one, other = next(
+            (place, *pair) for place, pair in enumerate(zip(old, new, strict=True)) if len(set(pair)) > 1
+        )
+        return f"they are in another order, column {place} was {one!r} and is {other!r}"
+    missing, added = [name for name in old if name not in found], [name for name in new if name not in known]
+    return " and ".join(
+        f"{len(names)} {what} ({', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''})"
+        for names, what in ((missing, "missing"), (added, "new"))
+        if names
+    )
 
 
 class Encoder(Protocol):

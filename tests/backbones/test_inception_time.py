@@ -30,10 +30,7 @@ def plain(network, x, depth, kernel_sizes):
         x = norm(torch.cat([*branches, pooled], dim=1), f"{name}.norm").relu()
         if place % 3 == 2:
             shortcut = f"shortcuts.{place // 3}"
-            through = into
-            if place == 2:
-                through, shortcut = F.conv1d(into, state[f"{shortcut}.0.weight"]), f"{shortcut}.1"
-            x = into = (x + norm(through, shortcut)).relu()
+            x = into = (x + norm(F.conv1d(into, state[f"{shortcut}.0.weight"]), f"{shortcut}.1")).relu()
     return x.mean(2)
 
 
@@ -52,6 +49,7 @@ def test_has_the_size_of_the_paper():
     network = InceptionTime(1)
     assert network.num_features == 128
     assert [len(network.inceptions), len(network.shortcuts)] == [6, 2]
+    assert [shortcut[0].weight.shape for shortcut in network.shortcuts] == [(128, 1, 1), (128, 128, 1)]
     assert [branch.kernel_size for branch in network.inceptions[0].branches] == [(40,), (20,), (10,)]
 
 

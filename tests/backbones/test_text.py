@@ -42,6 +42,12 @@ def test_mean_pooling_leaves_padding_out(folder):
     torch.testing.assert_close(backbone(shorter), got[1:2], rtol=1e-4, atol=1e-5)
 
 
+def test_a_folder_without_a_configuration(tmp_path):
+    message = fails(str(tmp_path))
+    assert f"the model '{tmp_path}' could not be loaded: " in message
+    assert "give the folder of a saved model" in message
+
+
 def test_cls_pooling_takes_the_first_token(folder):
     backbone, x = TransformersBackbone(folder, pretrained=False, pooling="cls").eval(), tokens()
     torch.testing.assert_close(backbone(x), backbone.model(**x).last_hidden_state[:, 0])

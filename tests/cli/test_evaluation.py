@@ -1,10 +1,15 @@
 import csv
 import json
+import re
 import shutil
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
+from tests.data.scan_files import office_frame
+from tests.data.text_files import sentences
 from tlkit.cli.evaluation import _write
 from tlkit.cli.main import main
 from tlkit.types import DataSpec
@@ -94,7 +99,42 @@ def test_checkpoint_of_other_classes(trained, tmp_path, capsys):
     checkpoint["tlkit"]["data"]["classes"][0] = "zero"
     torch.save(checkpoint, tmp_path / "other.ckpt")
     assert main(["test", "--config", str(trained.recipe), "--ckpt_path", str(tmp_path / "other.ckpt")]) == 2
-    assert "knows the classes ['zero', '1'" in capsys.readouterr().err
+    assert "the model of the checkpoint was built for the classes ['zero', '1'" in capsys.readouterr().err
+
+
+def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
+    def started(command, model, data, *words):
+        file = tmp_path / "other.yaml"
+        changed = {"model": {**recipe["model"], **model}, "data": data, "runs": str(tmp_path / "runs")}
+        file.write_text(yaml.safe_dump(recipe | changed))
+        return main([command, "--config", str(file), *words])
+
+    rows = [(*row, domain) for domain in ("dvd", "electronics", "kitchen") for row in sentences(domain, 40)]
+    pd.DataFrame(rows, columns=["text", "label", "domain"]).to_csv(tmp_path / "mine.csv", index=False)
+    roles = {"sources": ["electronics"], "targets": ["dvd"], "batch_size": 8}
+    texts = {"class_path": "TextDomains", "init_args": {**roles, "path": str(tmp_path / "mine.csv"), "words": 15}}
+    mlp = {"backbone": {"class_path": "MLP", "init_args": {"hidden": [4]}}, "adaptation": []}
+    assert started("fit", mlp, texts, "--run_id=t") == 0
+    best = f"--ckpt_path={tmp_path}/runs/other/t/checkpoints/best.ckpt"
+    assert started("test", mlp, texts, best, "--data.also_test=[kitchen]") == 0
+    capsys.readouterr()
+    assert started("test", mlp, texts, best, "--data.targets=[kitchen]") == 2
+    error = capsys.readouterr().err
+    assert "built for 15 named columns of x, and the 15 of the data are others: " in error
+    assert re.search(r"(\d) missing \('\w+', '\w+', '\w+', ...\) and \1 new \('\w+', ", error), error
+    assert "data.also_test" in error
+
+    table = {"path": str(tmp_path / "office.csv"), "rssi": "AP*", "x": "x_m", "y": "y_m", "domain": "phone"}
+    roles = {"sources": ["old"], "targets": ["new"], "batch_size": 8}
+    scans = {"class_path": "FingerprintDomains", "init_args": {**roles, "table": table}}
+    net = {"backbone": "FingerprintNet", "task": "Regression", "adaptation": []}
+    office_frame().to_csv(tmp_path / "office.csv", index=False)
+    assert started("fit", net, scans, "--run_id=w") == 0
+    capsys.readouterr()
+    # A second export of the same scans: the access points in another order.
+    office_frame()[["AP1", "AP0", *office_frame().columns[2:]]].to_csv(tmp_path / "office.csv", index=False)
+    assert started("test", net, scans, f"--ckpt_path={tmp_path}/runs/other/w/checkpoints/best.ckpt") == 2
+    assert "in another order, column 0 was 'AP0' and is 'AP1'" in capsys.readouterr().err
 
 
 def test_packed_codes_are_one_column_in_hexadecimal(tmp_path):

@@ -1,7 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 import tlkit
+from tests.data.text_files import text_table
+from tlkit.backbones import TimmBackbone
 from tlkit.cli.main import main
 from tlkit.cli.rebuild import load
 from tlkit.errors import CheckpointError
@@ -60,6 +66,71 @@ def test_a_lazy_layer_gets_its_shape_from_the_checkpoint(recipe_file, monkeypatc
     model = load(recipe_file.parent / "runs" / "tiny" / "r")
     assert model.network.backbone.layers[1].weight.shape == (6, 16 * 16)
     assert model(torch.rand(3, 1, 16, 16)).shape == (3, 10)
+
+
+def fitted(recipe, tmp_path, **parts):
+    """Train with other parts of the recipe and return the run's folder."""
+    changed = {**recipe, "data": parts.pop("data", recipe["data"]), "runs": str(tmp_path / "runs")}
+    changed["model"] = {**recipe["model"], **parts}
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(changed))
+    assert main(["fit", "--config", str(file), "--run_id=r"]) == 0
+    return tmp_path / "runs" / "own" / "r"
+
+
+def repeats_its_test(run, capsys):
+    capsys.readouterr()
+    assert main(["test", "--config", str(run / "config.yaml")]) == 0
+    accuracy = json.loads((run / "summary.json").read_text())["metrics"]["test/mnist/accuracy"]
+    return f"{accuracy:.3f}" in capsys.readouterr().out
+
+
+def test_the_weights_file_of_an_image_backbone_is_not_needed_again(recipe, tmp_path, capsys):
+    weights = tmp_path / "weights.pth"
+    torch.save(TimmBackbone("test_resnet", in_chans=1).model.state_dict(), weights)
+    arguments = {"name": "test_resnet", "in_chans": 1, "pretrained": str(weights)}
+    run = fitted(recipe, tmp_path, backbone={"class_path": "TimmBackbone", "init_args": arguments})
+    x = torch.rand(3, 1, 16, 16)
+    with torch.no_grad():
+        before = load(run)(x)
+        weights.unlink()
+        assert torch.equal(load(run)(x), before)
+    assert repeats_its_test(run, capsys)
+    assert main(["fit", "--config", str(run / "config.yaml"), "--run_id=again"]) == 2  # a training begins at them
+    assert "is no weights file" in capsys.readouterr().err
+
+
+def test_of_a_text_backbone_only_the_configuration_is_needed_again(recipe, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    arguments = text_table(tmp_path)
+    folder = Path(arguments["tokenizer"])
+    config = transformers.BertConfig.from_pretrained(folder)
+    transformers.BertModel(config).half().save_pretrained(folder)
+    data = {"sources": ["electronics"], "targets": ["dvd"], "batch_size": 8, **arguments}
+    run = fitted(
+        recipe,
+        tmp_path,
+        backbone={"class_path": "TransformersBackbone", "init_args": {"name_or_folder": str(folder)}},
+        data={"class_path": "TextDomains", "init_args": data},
+    )
+    x = {"input_ids": torch.tensor([[2, 7, 3], [2, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
+    with torch.no_grad():
+        before = load(run)(x)
+        (folder / "model.safetensors").unlink()
+        assert torch.equal(load(run)(x), before)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load(run)
+    for part in ("best.ckpt cannot be built here", str(folder), "All weights are in the checkpoint"):
+        assert part in str(caught.value)
+
+
+def test_a_package_that_is_gone_is_named(checkpoint, tmp_path):
+    arguments = {"name_or_folder": "package:no_such_model"}
+    backbone = {"class_path": "tlkit.backbones.TransformersBackbone", "init_args": arguments}
+    checkpoint["tlkit"]["recipe"]["model"]["backbone"] = backbone
+    with pytest.raises(CheckpointError, match=r"there is no package 'no_such_model' here\. Install it"):
+        load(saved(checkpoint, tmp_path))
 
 
 def test_no_checkpoint(tmp_path):

@@ -80,6 +80,27 @@ def test_turned_phones_look_alike_by_their_magnitudes(root, tmp_path):
     torch.testing.assert_close(plain._windows("phone").x, again._windows("phone").x, rtol=1e-4, atol=1e-4)
 
 
+def test_a_person_with_too_few_recordings_to_be_tested(root, tmp_path):
+    sp_sw_har(tmp_path)
+    for number in (7, 8, 9):
+        for device in ("sp", "sw"):
+            (tmp_path / "DATA" / "s01" / f"s01_{number:02}_{device}.csv").unlink()
+    for domain, others in (("s01/watch", "'s01-s07/watch'"), ("s01", "'s01-s07'")):
+        with pytest.raises(DataError) as caught:
+            make(tmp_path, ["s02/phone"], [domain])
+        for part in (
+            f"domain '{domain}' cannot be tested: recordings 8 and up",
+            "the last of s01 is number 6",
+            f"as {others}",
+        ):
+            assert part in str(caught.value)
+    data = make(tmp_path, ["s01-s02/phone"])  # it is trained on with others
+    assert recordings(data, "s01-s02/phone", "test") == {"s02_08_sp.csv", "s02_09_sp.csv"}
+    assert any(name.startswith("s01") for name in recordings(data, "s01-s02/phone", "train"))
+    with pytest.raises(DataError, match="unknown domain 's09'"):
+        make(tmp_path, ["s09"])
+
+
 def test_files_that_are_not_of_the_set(tmp_path):
     (tmp_path / "DATA").mkdir()
     with pytest.raises(DataError, match=r"holds no files s01/s01_01_sp\.csv and so on"):

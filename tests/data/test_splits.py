@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tlkit.data.splits import divide, generator
+from tlkit.data import DomainDataModule
+from tlkit.data.splits import divide, generator, tell_absent
 from tlkit.errors import DataError
 
 
@@ -51,3 +52,83 @@ def test_the_generator_depends_on_domain_and_seed():
     first = {(seed, name): generator(seed, name).integers(2**60) for seed in (0, 1) for name in ("mnist", "usps")}
     assert len(set(first.values())) == 4
     assert first[0, "mnist"] == generator(0, "mnist").integers(2**60)
+
+
+def drawn(y, groups, count, seed, **arguments):
+    return divide(np.arange(len(y)), count, y, groups, np.random.default_rng(seed), **arguments)
+
+
+def persons(rare=(0, 1)):
+    """Eight persons with 20 rows of label 0; those named also have two rows of the rare label 1."""
+    groups = np.repeat(np.arange(8), 20)
+    y = np.zeros(160, int)
+    for person in rare:
+        y[np.flatnonzero(groups == person)[:2]] = 1
+    return y, groups
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_label_of_two_groups_stays_to_be_trained_on(seed):
+    y, groups = persons()
+    kept, held = drawn(y, groups, 60, seed)
+    assert set(y[kept]) == {0, 1}
+    assert len(held)
+    assert not set(groups[kept]) & set(groups[held])
+
+
+def test_what_lacks_no_label_is_divided_as_it_was():
+    """Measured results hang on the splits: only those that left nothing to be trained on of a label are others."""
+    y, groups = persons()
+    held = [set(groups[drawn(y, groups, 60, seed)[1]].tolist()) for seed in range(8)]
+    expected = [{2, 6, 7}, {0, 2, 3}, {0, 3, 6}, ..., {1, 2, 3}, {1, 2, 3}, {1, 6, 7}, ...]
+    assert all(old in (..., new) for old, new in zip(expected, held, strict=True))
+    assert (held[3], held[7]) == ({0, 2, 6}, {1, 5, 7})  # {0, 1, 2} and {0, 1, 7} had all of the rare label
+    assert set(groups[drawn(y, groups, 60, 3, keep_labels=False)[1]]) == {0, 1, 2}
+
+
+def test_the_only_group_of_a_label_is_trained_on():
+    y, groups = persons(rare=(3,))
+    for seed in range(20):
+        kept, held = drawn(y, groups, 60, seed)
+        assert 3 in groups[kept]
+        assert len(held)
+
+
+def test_a_label_goes_where_there_is_no_other_way():
+    y = np.repeat([0, 1], [30, 10])
+    kept, held = drawn(y, y, 10, 0)
+    assert (len(kept), len(held)) == (30, 10)
+    with pytest.raises(DataError, match="2 groups are too few"):
+        drawn(y, y, 30, 0)
+
+
+def test_classes_without_rows_in_a_split_are_said(caplog):
+    class Persons(DomainDataModule):
+        domains = ("ward", "clinic")
+        classes = ("common", "rare", "rarest")
+
+        def dataset(self, domain, split):
+            y, groups = persons(rare=(3, 5))
+            y[groups == 6] = [2, *[0] * 19]
+            return self.split(domain, y, groups)[split]
+
+    data = Persons(["ward"], ["clinic"])
+    data.dataset("ward", "train")
+    assert (
+        "domain 'ward' has no row of 'rarest' in its validation rows, none of 'rare', 'rarest' in its " in caplog.text
+    )
+    assert "too few rows or groups (patients, recordings) are of it" in caplog.text
+    caplog.clear()
+    data.dataset("clinic", "train")  # a target's validation rows are its training rows
+    assert "domain 'clinic' has no row of " in caplog.text
+    assert "validation" not in caplog.text
+
+
+def test_nothing_is_said_of_what_is_whole_or_no_class(caplog):
+    y, half = np.repeat([0, 1], 40), np.arange(40)
+    tell_absent("ward", ("a", "b"), y, dict.fromkeys(("train", "val", "test"), np.arange(80)))
+    tell_absent("ward", (), y / 2, {"train": half, "val": half, "test": half + 40})
+    tell_absent("ward", ("a", "b"), y, {"train": np.arange(80), "val": np.arange(80), "test": half[:0]})
+    assert not caplog.text  # an empty split is a fault of its own
+    tell_absent("ward", ("a", "b"), y, dict.fromkeys(("train", "val", "test"), np.arange(80)), labelled=half)
+    assert "no row of 'b' in its labelled training rows" in caplog.text

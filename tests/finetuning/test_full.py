@@ -5,7 +5,7 @@ from torch import nn
 from tests.finetuning.networks import Deep, changed, copied, data, model, trainer
 from tlkit.backbones import TimmBackbone
 from tlkit.errors import BackboneError, ConfigurationError
-from tlkit.finetuning import Full, LinearProbe
+from tlkit.finetuning import Full, LinearProbe, LoRA
 from tlkit.losses import DELTA, L2SP, MMD
 
 STATISTICS = {"layers.1.running_mean", "layers.1.running_var", "layers.1.num_batches_tracked"}
@@ -114,3 +114,14 @@ def test_a_task_without_parameters_to_train_has_no_empty_group():
     backbone = nn.Sequential(nn.Linear(2, 2))
     assert len(Full().groups(backbone)) == 1
     assert Full().groups(backbone.requires_grad_(False)) == []
+
+
+@pytest.mark.parametrize("strategy", [LinearProbe(), LoRA(rank=2, target_modules=["layers.0"])])
+def test_batch_norm_by_domain_of_which_nothing_learns_is_refused(strategy):
+    def made(batch_norm):
+        return model(strategy, adaptation=[MMD()], batch_norm=batch_norm)
+
+    with pytest.raises(ConfigurationError, match="keeps all of the backbone's as it came: set batch_norm: adabn"):
+        trainer(2).fit(made("domain_specific"), data())
+    once = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    trainer(2, **once).fit(made("adabn"), data())

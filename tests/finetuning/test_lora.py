@@ -11,7 +11,7 @@ import tlkit
 from tests.backbones.settings import tiny_bert, tokens
 from tests.cli.conftest import RECIPE
 from tests.finetuning.networks import Deep, changed, copied, data, model, trainer
-from tlkit.backbones import CNN1d, ConvNet, TimmBackbone, TransformersBackbone
+from tlkit.backbones import MLP, CNN1d, ConvNet, FingerprintNet, TimmBackbone, TransformersBackbone
 from tlkit.cli.main import main
 from tlkit.errors import ConfigurationError
 from tlkit.finetuning import LoRA
@@ -161,6 +161,13 @@ def test_pointwise_convolutions_of_efficientnet_by_a_pattern():
     assert backbone(x).requires_grad
 
 
+def test_layers_behind_one_of_unknown_width_are_adapted():
+    backbone = MLP(hidden=(8, 4))
+    LoRA(rank=2, target_modules=["layers.2"]).prepare(backbone)
+    assert backbone(torch.rand(3, 5)).requires_grad
+    assert not backbone.layers[0].weight.requires_grad
+
+
 def test_a_run_folder_loads_again(tmp_path):
     recipe = yaml.safe_load(RECIPE.replace("2e-3", "0.002"))
     recipe["model"]["finetuning"] = {"class_path": "LoRA", "init_args": {"rank": 2, "target_modules": ["layers.3"]}}
@@ -217,7 +224,24 @@ class NoLayers(nn.Module):
             "TimmBackbone has no linear layer for 'all-linear': set target_modules to .* conv1",
         ),
         (resnet, None, "knows no usual place for adapters in TimmBackbone: set target_modules to a list of endings or"),
-        (lambda: CNN1d(9), ["0"], "linear layers and convolutions, and CNN1d has none that it could: use Full"),
+        (lambda: CNN1d(9), ["0"], r"and convolutions, and CNN1d has none that it could \(TimeConv: .*\): use Full"),
+        (
+            CNN1d,
+            None,
+            r"CNN1d has none that it could \(LazyTimeConv, TimeConv: computed in a way of its own\): use Full",
+        ),
+        (
+            lambda: MLP(hidden=(8,)),
+            None,
+            r"adapt layers.0 of MLP, whose shape is not known before the first batch: give the backbone the width of "
+            r"its inputs \(in_features or in_channels\)$",
+        ),
+        (
+            lambda: MLP(hidden=(8, 4)),
+            "all-linear",
+            r"adapt layers.0 of MLP, whose .*, or set target_modules .* end in 2",
+        ),
+        (FingerprintNet, ["first"], "cannot adapt first of FingerprintNet, whose shape is not known before the first"),
         (NoLayers, None, "NoLayers has none that it could"),
         (
             lambda: TimmBackbone("mobilenetv3_small_050"),

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from tlkit.backbones.pretrained import pretrained_is_skipped
 from tlkit.errors import BackboneError, near
 
 __all__ = ["TimmBackbone"]
@@ -70,6 +71,8 @@ class TimmBackbone(nn.Module):
         _check_name(name)
         self.name, self.in_chans = name, in_chans
         arguments = {**(model_args or {}), "num_classes": 0, "in_chans": in_chans}
+        if pretrained_is_skipped():
+            pretrained = False
         if isinstance(pretrained, str):
             state = _lite0_weights(name) if pretrained == _LITE0_PACKAGE else _read_weights(pretrained)
             self.model = _create_with(state, pretrained, name, arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlkit.backbones.temporal import check_windows, seen_channels, time_conv
+from tlkit.backbones.temporal import check_arguments, check_windows, seen_channels, time_conv
 from tlkit.errors import BackboneError
 
 __all__ = ["InceptionTime"]
@@ -18,9 +18,11 @@ class InceptionTime(nn.Module):
 
     A module brings its input to ``bottleneck`` channels, passes that through convolutions of the widths
     ``kernel_sizes`` side by side, and its input through max-pooling over 3 samples and a convolution of width 1; all
-    are joined, normalised by batch, and rectified. Every third module adds what went into the one two before it.
-    Average pooling over time. Windows of any length keep it up to the pooling. Computed in channels_last memory, as
-    :class:`~tlkit.backbones.CNN1d` is.
+    are joined, normalised by batch, and rectified. To every third module what went into the one two before it is added,
+    through a convolution of width 1 and batch normalisation, and the sum is rectified. Average pooling over time.
+    Windows of any length keep it up to the pooling. Computed in channels_last memory, as
+    :class:`~tlkit.backbones.CNN1d` is. In the authors' code a window of one channel passes by the first bottleneck,
+    here through it.
 
     Args:
         in_channels: Signals a window; by default as many as the first windows have, or loaded weights.
@@ -59,22 +61,16 @@ class InceptionTime(nn.Module):
     ) -> None:
         super().__init__()
         numbers = {"in_channels": in_channels, "filters": filters, "depth": depth, "bottleneck": bottleneck}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise BackboneError(f"InceptionTime({name}=...) must be at least 1, got {value}")
+        check_arguments("InceptionTime", dropout, **numbers)
         if not kernel_sizes or min(kernel_sizes) < 1:
             raise BackboneError(
                 f"InceptionTime(kernel_sizes=...) takes numbers from 1 up, one a branch, got {tuple(kernel_sizes)}"
             )
-        if not 0 <= dropout < 1:
-            raise BackboneError(f"InceptionTime(dropout=...) must be in [0, 1), got {dropout}")
         self.num_features = width = filters * (len(kernel_sizes) + 1)
         inputs = [in_channels, *[width] * (depth - 1)]
         self.inceptions = nn.ModuleList(_Module(each, filters, kernel_sizes, bottleneck) for each in inputs)
         self.shortcuts = nn.ModuleList(
             nn.Sequential(time_conv(inputs[first], width, 1), nn.BatchNorm2d(width))
-            if first == 0
-            else nn.BatchNorm2d(width)
             for first in range(0, depth - _BETWEEN + 1, _BETWEEN)
         )
         self.dropout = nn.Dropout(dropout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlkit.backbones.temporal import check_windows, seen_channels, time_conv
+from tlkit.backbones.temporal import check_arguments, check_windows, seen_channels, time_conv
 from tlkit.errors import BackboneError
 
 __all__ = ["ResNet1d"]
@@ -50,10 +50,7 @@ class ResNet1d(nn.Module):
         super().__init__()
         if not channels or min(channels) < 1:
             raise BackboneError(f"ResNet1d(channels=...) takes numbers from 1 up, one a block, got {tuple(channels)}")
-        if in_channels is not None and in_channels < 1:
-            raise BackboneError(f"ResNet1d(in_channels=...) must be at least 1, got {in_channels}")
-        if not 0 <= dropout < 1:
-            raise BackboneError(f"ResNet1d(dropout=...) must be in [0, 1), got {dropout}")
+        check_arguments("ResNet1d", dropout, in_channels=in_channels)
         widths = [in_channels, *channels]
         self.blocks = nn.Sequential(*(_Block(widths[i], channels[i], first=i == 0) for i in range(len(channels))))
         self.dropout = nn.Dropout(dropout)

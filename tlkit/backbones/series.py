@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlkit.backbones.temporal import check_windows, seen_channels, time_conv
+from tlkit.backbones.temporal import check_arguments, check_windows, seen_channels, time_conv
 from tlkit.errors import BackboneError
 
 __all__ = ["CNN1d"]
@@ -62,11 +62,7 @@ class CNN1d(nn.Module):
         super().__init__()
         if len(channels) != 3:
             raise BackboneError(f"CNN1d(channels=...) takes three numbers, one a convolution, got {tuple(channels)}")
-        if not 0 <= dropout < 1:
-            raise BackboneError(f"CNN1d(dropout=...) must be in [0, 1), got {dropout}")
-        for name, value in (("in_channels", in_channels), ("kernel_size", kernel_size), ("stride", stride)):
-            if value is not None and value < 1:
-                raise BackboneError(f"CNN1d({name}=...) must be at least 1, got {value}")
+        check_arguments("CNN1d", dropout, in_channels=in_channels, kernel_size=kernel_size, stride=stride)
         first, second, third = channels
         self.kernel_size, self.output_length = kernel_size, output_length
         self.conv_block1 = _block(in_channels, first, kernel_size, stride)

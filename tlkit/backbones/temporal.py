@@ -1,4 +1,4 @@
-"""What the 1-D networks share: a convolution that is fast on a CPU, and the check of their input."""
+"""What the 1-D networks share: a convolution that is fast on a CPU, and the checks of their arguments and input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tlkit.errors import BackboneError
 
-__all__ = ["LazyTimeConv", "TimeConv", "check_windows", "seen_channels", "time_conv"]
+__all__ = ["LazyTimeConv", "TimeConv", "check_arguments", "check_windows", "seen_channels", "time_conv"]
 
 
 class TimeConv(nn.Conv1d):
@@ -56,6 +56,24 @@ def seen_channels(network: nn.Module) -> int | None:
     """Return the number of input channels of the first convolution; None if it is lazy and has not seen any yet."""
     conv = next(module for module in network.modules() if isinstance(module, nn.Conv1d))
     return None if nn.parameter.is_lazy(conv.weight) else conv.weight.shape[1]
+
+
+def check_arguments(name: str, dropout: float, **numbers: int | None) -> None:
+    """Refuse arguments that make no network.
+
+    Args:
+        name: The backbone, for the message.
+        dropout: Must be in [0, 1).
+        **numbers: By the names of their arguments; must be at least 1, or None.
+
+    Raises:
+        BackboneError: If one is out of its range.
+    """
+    for argument, value in numbers.items():
+        if value is not None and value < 1:
+            raise BackboneError(f"{name}({argument}=...) must be at least 1, got {value}")
+    if not 0 <= dropout < 1:
+        raise BackboneError(f"{name}(dropout=...) must be in [0, 1), got {dropout}")
 
 
 def check_windows(name: str, x: Tensor, in_channels: int | None, shortest: int = 1, why: str = "") -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.backbones.packaged import model_folder
+from tlkit.backbones.pretrained import pretrained_is_skipped
 from tlkit.errors import BackboneError
 
 __all__ = ["TransformersBackbone"]
@@ -67,8 +68,12 @@ class TransformersBackbone(nn.Module):
             raise BackboneError(f"TransformersBackbone(pooling=...) must be 'cls' or 'mean', got {pooling!r}")
         self.name, self.pooling = name_or_folder, pooling
         try:
-            self.model = _load(model_folder(name_or_folder), pretrained, model_args or {})
-        except OSError as error:
+            self.model = _load(
+                model_folder(name_or_folder), pretrained and not pretrained_is_skipped(), model_args or {}
+            )
+        except BackboneError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a folder without a config.json
             raise BackboneError(
                 f"the model {name_or_folder!r} could not be loaded: {str(error).splitlines()[0]} There are three ways "
                 "to it: run once with a network connection (the hub's cache, HF_HOME, can then be copied to a machine "

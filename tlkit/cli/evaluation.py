@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.callbacks import ProgressBar
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.shell import TransferCLI, quiet
-from tlkit.errors import CheckpointError, ConfigurationError, DataError
+from tlkit.errors import ConfigurationError, DataError
 from tlkit.types import DataSpec
 
 __all__ = ["evaluate", "predict"]
@@ -28,7 +29,7 @@ def evaluate(request: Request) -> int:
     """Score a checkpoint on the validation or the test splits and print a table.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or is of another model or other classes.
+        CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
     """
     cli = _start(request)
     trainer = cli.make_trainer([ProgressBar()], logger=False, enable_checkpointing=False)
@@ -48,7 +49,7 @@ def predict(request: Request) -> int:
     """Write the predictions on the test splits, a CSV file a domain.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or is of another model or other classes.
+        CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
         ConfigurationError: If more than one process was started.
         DataError: If there are predictions already.
     """
@@ -75,13 +76,9 @@ def predict(request: Request) -> int:
 def _start(request: Request) -> TransferCLI:
     quiet()
     assert request.checkpoint is not None
-    stored = read_checkpoint(request.checkpoint)["tlkit"]
-    cli = TransferCLI(request.recipe)
-    for kind in ("classes", "quantities") if stored.get("data") is not None else ():
-        theirs, ours = list(stored["data"].get(kind, [])), list(getattr(cli.datamodule, kind))
-        if theirs != ours:
-            raise CheckpointError(f"{request.checkpoint} knows the {kind} {theirs}, the recipe's data has {ours}")
-    return cli
+    read_checkpoint(request.checkpoint)  # before anything is built: whether it can be read
+    with skip_pretrained():
+        return TransferCLI(request.recipe)
 
 
 def _write(

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
+from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.cli.check import check_model
-from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.errors import CheckpointError, ConfigurationError, TlkitError
 from tlkit.module import TransferModule
 from tlkit.types import DataSpec
 
@@ -20,6 +21,10 @@ __all__ = ["load", "read_checkpoint"]
 def load(path: str | Path) -> TransferModule:
     """Build a trained model again and load its weights.
 
+    Pretrained weights are not looked for, the checkpoint has them all. Of a
+    :class:`~tlkit.backbones.TransformersBackbone` the ``config.json`` must still be there: in its folder or package, or
+    in the cache of the hub, as its tokenizer must.
+
     Args:
         path: A run folder, whose ``checkpoints/best.ckpt`` is taken, or a checkpoint.
 
@@ -27,7 +32,8 @@ def load(path: str | Path) -> TransferModule:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: If there is no checkpoint, it cannot be read, or it was not written by a recipe's run.
+        CheckpointError: If there is no checkpoint, it cannot be read, it was not written by a recipe's run, or a part
+            of its model cannot be built here.
     """
     file = Path(path)
     if file.is_dir():
@@ -42,11 +48,15 @@ def load(path: str | Path) -> TransferModule:
             "its build(data), and load_state_dict(torch.load(file, weights_only=True)['state_dict'])"
         )
     try:
-        model = _build(stored["recipe"]["model"])
-    except ConfigurationError as error:
-        raise CheckpointError(f"the model of {file} cannot be built: {error}") from error
+        with skip_pretrained():
+            model = _build(stored["recipe"]["model"])
+    except (TlkitError, OSError) as error:
+        raise CheckpointError(
+            f"the model of {file} cannot be built here: {error} (All weights are in the checkpoint: what is missing is "
+            "needed for the model's code or shape alone, and must be where it was when the model was trained.)"
+        ) from error
     model.recipe = stored["recipe"]
-    model.build(DataSpec(**{key: tuple(value) for key, value in stored["data"].items()}))
+    model.build(DataSpec.from_checkpoint(stored["data"]))
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()

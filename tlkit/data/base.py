@@ -24,6 +24,7 @@ from tlkit.data.splits import (
     generator,
     hold_out_test,
     label_budgets,
+    tell_absent,
 )
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split
@@ -55,6 +56,8 @@ class DomainDataModule(L.LightningDataModule):
         domains: Names of all domains there are; a subclass sets it.
         classes: Names of the classes in label order, empty when labels are not classes; a subclass sets it.
         quantities: Names and units of the columns of the labels when they are measured values; a subclass sets it.
+        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points); a
+            subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
         splits: Row numbers by domain and split, as :meth:`split` made them.
         labelled: Row numbers of the targets' labelled training rows, by domain.
 
@@ -81,6 +84,7 @@ class DomainDataModule(L.LightningDataModule):
     domains: Sequence[str]
     classes: Sequence[str] = ()
     quantities: Sequence[str] = ()
+    input_names: Sequence[str] = ()
 
     def __init__(
         self,
@@ -188,6 +192,7 @@ class DomainDataModule(L.LightningDataModule):
             raise DataError(f"domain {domain!r} cannot be split: {error}") from error
         self._labels[domain] = labels
         self.splits[domain] = {"train": train, "val": validation, "test": held, "reference": reference}
+        tell_absent(domain, self.classes, labels, self.splits[domain], self.labelled.get(domain))
         return self.splits[domain]
 
     # What the trainer and the module use
@@ -225,6 +230,7 @@ class DomainDataModule(L.LightningDataModule):
             tuple(self.targets),
             tuple(self.classes),
             quantities=tuple(self.quantities),
+            input_names=tuple(self.input_names),
             **statistics,
         )
 

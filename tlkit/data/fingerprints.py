@@ -132,6 +132,11 @@ class FingerprintDomains(ScanDomains):
             )
         return found
 
+    @property
+    def input_names(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a property for read-only
+        """The access points."""
+        return self.access_points
+
     @cached_property
     def domains(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
         """The values in the column of domains."""

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from tlkit.data.fetch import Published, published_folder
 from tlkit.data.folders import data_folder, find_folder
 from tlkit.data.recording import Recording, Series, class_numbers
@@ -16,6 +18,7 @@ from tlkit.data.signals import Signals
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
 from tlkit.errors import DataError
+from tlkit.types import Split
 
 __all__ = ["SPSWHAR"]
 
@@ -26,6 +29,7 @@ _ARCHIVE = Published(
     by_hand="It is also at https://doi.org/10.5281/zenodo.8398688: unpack it so that the folder DATA lies in sp-sw-har",
 )
 _PLACES = ("DATA", f"sp-sw-har-dataset-{_COMMIT}/DATA")
+_FIRST_TESTED = 8
 _DEVICES = {"sp": "phone", "sw": "watch"}
 
 
@@ -40,6 +44,7 @@ class SPSWHAR(WindowedDomains):
     the other (``s01-s07``), and persons with a device (``s03/watch``, ``s01-s07/phone``).
 
     The protocol is tlkit's: recordings 8 and up of every person are the test split, whatever the role of the domain.
+    Person ``s01`` has six recordings, so that it is trained on, among others, and not tested.
 
     Args:
         sources: Labelled domains.
@@ -52,7 +57,7 @@ class SPSWHAR(WindowedDomains):
         **kwargs: The arguments of :class:`~tlkit.data.base.DomainDataModule`.
 
     Raises:
-        DataError: If a file is missing or is not what its name says.
+        DataError: If a file is missing or is not what its name says, or no recording of a domain is tested on.
     """
 
     channels = ("x_acc", "y_acc", "z_acc", "x_gyro", "y_gyro", "z_gyro")
@@ -84,11 +89,25 @@ class SPSWHAR(WindowedDomains):
             if match is None:
                 raise DataError(f"{path} is not named as sXX_YY_sp.csv or sXX_YY_sw.csv: move it away")
             person, number, device = match.groups()
-            test = int(number) >= 8
+            test = int(number) >= _FIRST_TESTED
             found.append(Recording(path.name, person, _DEVICES[device], partial(self._read_file, path), test))
         if not found:
             raise DataError(f"{folder} holds no files s01/s01_01_sp.csv and so on. {_ARCHIVE.by_hand}")
         return found
+
+    def dataset(self, domain: str, split: Split) -> Dataset[Any]:
+        """Return the windows of one split of one domain."""
+        recordings = [self.recordings[number] for number in self._chosen(domain)]
+        if split == "test" and recordings and not any(recording.test for recording in recordings):
+            persons = ", ".join(sorted({recording.person for recording in recordings}))
+            last = max(int(recording.name.split("_")[1]) for recording in recordings)
+            device = f"/{domain.partition('/')[2]}" if "/" in domain else ""
+            raise DataError(
+                f"domain {domain!r} cannot be tested: recordings {_FIRST_TESTED} and up of each person are the test "
+                f"split, and the last of {persons} is number {last}. Every domain of a run is tested: name it together "
+                f"with persons who have more, such as 's01-s07{device}'"
+            )
+        return super().dataset(domain, split)
 
     def _folder(self) -> Path:
         base = find_folder(self.root) if self.root else data_folder() / "sp-sw-har"

@@ -10,8 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlkit.errors import DataError, unknown
+from tlkit.notes import say
+from tlkit.types import Split
 
-__all__ = ["HoldOut", "Rows", "as_mask", "choose_labelled", "divide", "generator", "hold_out_test", "label_budgets"]
+__all__ = [
+    "HoldOut",
+    "Rows",
+    "as_mask",
+    "choose_labelled",
+    "divide",
+    "generator",
+    "hold_out_test",
+    "label_budgets",
+    "tell_absent",
+]
 
 Rows = NDArray[np.int64]
 
@@ -98,7 +110,7 @@ def choose_labelled(
     if isinstance(budget, float):
         if budget == 1.0:
             return rows
-        return divide(rows, max(round(budget * len(rows)), 1), labels, groups, random)[1]
+        return divide(rows, max(round(budget * len(rows)), 1), labels, groups, random, keep_labels=False)[1]
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise DataError("labels_per_class needs labels that are classes: use label_fraction")
     member = rows if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].ravel()[rows]
@@ -123,12 +135,18 @@ def generator(seed: int, domain: str) -> np.random.Generator:
 
 
 def divide(
-    rows: Rows, count: int, y: ArrayLike, groups: ArrayLike | None, random: np.random.Generator
+    rows: Rows,
+    count: int,
+    y: ArrayLike,
+    groups: ArrayLike | None,
+    random: np.random.Generator,
+    keep_labels: bool = True,
 ) -> tuple[Rows, Rows]:
     """Divide ``rows`` into those kept and about ``count`` held out, with the share of each label in both.
 
     Without groups exactly ``count`` rows are held out, and each label's number is within one row of its share. Whole
-    groups are held out as long as they bring the number of each label closer to its share.
+    groups are held out as long as they bring the number of each label closer to its share. If that holds out
+    all groups of a label, so that nothing could be learned of it, the last group of each label is passed over.
 
     Args:
         rows: Row numbers to divide.
@@ -136,6 +154,7 @@ def divide(
         y: Labels of all rows of the domain; anything but a column of integers is not stratified.
         groups: Group of each row of the domain (a patient, a user); rows of a group stay together.
         random: Where chance comes from.
+        keep_labels: Whether a group of each label is kept, if possible. False where those held out are learned from.
 
     Returns:
         The rows kept and the rows held out, both ascending.
@@ -155,7 +174,7 @@ def divide(
     quota = count * np.bincount(codes) / max(len(rows), 1)
     chosen = _by_row(codes, quota, count, random)
     if groups is not None:
-        chosen = _by_group(codes, quota, np.asarray(groups)[rows], random)
+        chosen = _by_group(codes, quota, np.asarray(groups)[rows], random, keep_labels)
     held = np.zeros(len(rows), bool)
     held[chosen] = True
     if held.all() or not held.any():
@@ -222,18 +241,79 @@ def _by_row(codes: Rows, quota: NDArray[np.float64], count: int, random: np.rand
 
 
 def _by_group(
-    codes: Rows, quota: NDArray[np.float64], groups: NDArray[np.generic], random: np.random.Generator
+    codes: Rows,
+    quota: NDArray[np.float64],
+    groups: NDArray[np.generic],
+    random: np.random.Generator,
+    keep_labels: bool,
 ) -> Rows:
     """Choose whole groups, in a random order, each if it brings the labels' counts closer to their quota."""
     names, member = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), len(quota)))
     np.add.at(counts, (member, codes), 1)
+    order = random.permutation(len(names))
+    chosen = _nearest(counts, quota, order)
+    kept = np.setdiff1d(order, chosen)
+    if keep_labels and (counts[kept].sum(axis=0) == 0).any():
+        chosen = _nearest(counts, quota, order, keep_labels=True) or chosen
+    return np.flatnonzero(np.isin(member, chosen))
+
+
+def _nearest(
+    counts: NDArray[np.float64], quota: NDArray[np.float64], order: Rows, keep_labels: bool = False
+) -> list[int]:
+    """Choose groups in an order, each if it brings the labels' counts closer to their quota; one at the least.
+
+    Args:
+        counts: ``(groups, labels)`` rows.
+        quota: ``(labels,)`` rows to choose.
+        order: Numbers of the groups.
+        keep_labels: Pass over a group that has the last rows of a label; there may be none left to choose.
+    """
     chosen: list[int] = []
-    total = np.zeros(len(quota))
-    for group in random.permutation(len(names)):
-        if np.sum((total + counts[group] - quota) ** 2) < np.sum((total - quota) ** 2):
+    total, everything = np.zeros(len(quota)), counts.sum(axis=0)
+
+    def able(group: int) -> bool:
+        return not keep_labels or bool((total + counts[group] < everything).all())
+
+    for group in order:
+        if able(group) and np.sum((total + counts[group] - quota) ** 2) < np.sum((total - quota) ** 2):
             chosen.append(int(group))
             total += counts[group]
     if not chosen:  # every group is more than twice the quota: the one that overshoots least
-        chosen = [int(np.argmin(np.sum((counts - quota) ** 2, axis=1)))]
-    return np.flatnonzero(np.isin(member, chosen))
+        distance = np.sum((counts - quota) ** 2, axis=1)
+        chosen = sorted((group for group in range(len(counts)) if able(group)), key=distance.__getitem__)[:1]
+    return chosen
+
+
+def tell_absent(
+    domain: str, classes: Sequence[str], y: ArrayLike, splits: Mapping[Split, Rows], labelled: Rows | None = None
+) -> None:
+    """Say which classes of a domain have no row in a split: nothing is learned of them then, or nothing is scored.
+
+    Args:
+        domain: Name of the domain.
+        classes: Names of its classes.
+        y: Labels of all its rows; nothing is said of anything but a column of integers.
+        splits: Row numbers of each split; nothing is said of an empty one, which is a fault of its own.
+        labelled: The training rows of a target whose labels are used.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        return
+    train, val, test = (splits[split] for split in ("train", "val", "test"))
+    named = {"training": train, "validation": val, "labelled training": labelled, "test": test}
+    if np.array_equal(train, val):  # of a target
+        del named["validation"]
+    there = {name: set(labels[rows].tolist()) for name, rows in named.items() if rows is not None and len(rows)}
+    parts = []
+    for name, found in there.items():
+        if absent := sorted(set().union(*there.values()) - found):
+            words = [repr(classes[label]) if 0 <= label < len(classes) else str(label) for label in absent]
+            more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+            parts.append(f"{', '.join(words[:5])}{more} in its {name} rows")
+    if parts:
+        say(
+            f"domain {domain!r} has no row of {', none of '.join(parts)}: too few rows or groups (patients, "
+            "recordings) are of it. Where they are divided by chance, another hold_out.seed or fraction may be better"
+        )

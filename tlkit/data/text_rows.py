@@ -151,6 +151,11 @@ class TextModule(DomainDataModule):
         """The words that the columns of ``x`` stand for, with ``words``."""
         return list(self._vectorizer.get_feature_names_out())
 
+    @property
+    def input_names(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a property for read-only
+        """The vocabulary, with ``words``; none with ``tokenizer``."""
+        return self.vocabulary if self.words is not None else ()
+
     @cached_property
     def _vectorizer(self) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer

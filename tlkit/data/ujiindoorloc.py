@@ -70,6 +70,8 @@ class UJIIndoorLoc(ScanDomains):
         DataError: If a file cannot be had or is not what its name says, or two domains of a run share scans.
     """
 
+    input_names = _ACCESS_POINTS
+
     def __init__(
         self,
         sources: list[str],

@@ -96,6 +96,8 @@ class LinearProbe(FineTuning):
         (False, False)
     """
 
+    trains_batch_norm = False
+
     def __init__(self) -> None:
         super().__init__()
 

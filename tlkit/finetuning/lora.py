@@ -67,6 +67,8 @@ class LoRA(FineTuning):
         )
     """
 
+    trains_batch_norm = False
+
     def __init__(
         self,
         rank: int = 8,
@@ -135,14 +137,22 @@ class LoRA(FineTuning):
         """Return the names of the layers that get an adapter."""
         layers = {name: module for name, module in inside.named_modules() if isinstance(module, _KINDS)}
         able = [name for name, module in layers.items() if _able(module)]
-        if not able:
+        lazy = [name for name, module in layers.items() if _able_later(module)]
+        if not able and not lazy:
+            own = ", ".join(sorted({type(module).__name__ for module in layers.values()}))
             raise ConfigurationError(
-                f"finetuning: LoRA adapts linear layers and convolutions, and {backbone} has none that it could: use "
-                "Full, LayerDecay or GradualUnfreezing"
+                f"finetuning: LoRA adapts linear layers and convolutions, and {backbone} has none that it could"
+                f"{f' ({own}: computed in a way of its own)' if own else ''}: use Full, LayerDecay or GradualUnfreezing"
             )
         endings = sorted({name.rpartition(".")[2] for name in able})
         choice = f"set target_modules to a list of endings or to a pattern; layers of it end in {', '.join(endings)}"
-        chosen = self._named(layers, backbone, choice)
+        chosen = self._named(layers, backbone, choice) if able else lazy
+        if early := [name for name in chosen if name in lazy]:
+            raise ConfigurationError(
+                f"finetuning: LoRA cannot adapt {early[0]} of {backbone}, whose shape is not known before the first "
+                "batch: give the backbone the width of its inputs (in_features or in_channels)"
+                f"{f', or {choice}' if able else ''}"
+            )
         if refused := [name for name in chosen if name not in able]:
             raise ConfigurationError(
                 f"finetuning: LoRA cannot adapt {', '.join(refused[:3])} of {backbone}, a convolution in groups or a "
@@ -189,6 +199,15 @@ def _able(layer: nn.Module) -> bool:
     """Whether an adapter beside the layer computes what the layer's own weight could: an ordinary product."""
     # A subclass may pad or reshape in a forward of its own, or have its weight read by the module around it.
     return type(layer) in _KINDS and getattr(layer, "groups", 1) == 1
+
+
+def _able_later(layer: Any) -> bool:
+    """Whether the layer waits for its first input, and an adapter could be put beside it then."""
+    return (
+        nn.parameter.is_lazy(layer.weight)
+        and getattr(layer, "cls_to_become", None) in _KINDS
+        and getattr(layer, "groups", 1) == 1
+    )
 
 
 def _ending(names: Iterable[str], endings: Sequence[str]) -> list[str]:

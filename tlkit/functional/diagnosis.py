@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tlkit.functional.deterministic import cumulative_sum
+
 __all__ = ["auroc", "resampled_counts", "sensitivity_threshold", "youden_threshold"]
 
 _AT_ONCE = 2**21  # numbers of a block of resamples: 16 MiB in float64
@@ -35,7 +37,7 @@ def auroc(score: Tensor, positive: Tensor, weights: Tensor | None = None) -> Ten
         counts.new_zeros(*counts.shape[:-1], len(values)).index_add(-1, group, counts * rows)
         for rows in (positive, ~positive)
     )
-    below = without.cumsum(-1) - without
+    below = cumulative_sum(without, dim=-1) - without
     return (with_it * (below + without / 2)).sum(-1) / (with_it.sum(-1) * without.sum(-1))
 
 
@@ -84,7 +86,7 @@ def youden_threshold(score: Tensor, positive: Tensor) -> Tensor:
     share = torch.zeros(2, len(values), dtype=torch.float64, device=score.device)
     for row, kind in enumerate((positive, ~positive)):
         share[row].index_add_(0, group[kind], kind[kind].double() / kind.sum())
-    at_least = share.flip(1).cumsum(1).flip(1)  # sensitivity, and 1 - specificity
+    at_least = cumulative_sum(share.flip(1), dim=1).flip(1)  # sensitivity, and 1 - specificity
     gain = at_least[0] - at_least[1]
     best: Tensor = values[(gain > gain.max() - 1e-12).nonzero()[0, 0]]
     return best

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlkit.errors import ConfigurationError
+from tlkit.functional.deterministic import cumulative_sum
 
 __all__ = [
     "average_precision",
@@ -193,7 +194,7 @@ def average_precision(counts: Tensor, relevant: Tensor, k: int | None = None) ->
         tensor([0.9167], dtype=torch.float64)
     """
     n, r = counts.double(), relevant.double()
-    before, found = counts.cumsum(1) - counts, r.cumsum(1) - r
+    before, found = counts.cumsum(1) - counts, relevant.cumsum(1) - relevant  # of integers: deterministic
     total = counts.sum(1)
     last = total if k is None else total.clamp(max=k)
     looked_at = (last[:, None] - before).clamp(min=0).minimum(counts)
@@ -211,7 +212,7 @@ def _harmonic(size: int, device: torch.device) -> Tensor:
     """Return the harmonic numbers H(0) to H(size)."""
     terms = torch.arange(size + 1, dtype=torch.float64, device=device)
     terms[1:] = 1 / terms[1:]
-    return terms.cumsum(0)
+    return cumulative_sum(terms, dim=0)
 
 
 def precision_within(counts: Tensor, relevant: Tensor, radius: int = 2) -> Tensor:
