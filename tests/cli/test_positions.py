@@ -84,4 +84,4 @@ def test_the_checkpoint_holds_the_units_and_the_number_of_access_points(run):
 def test_data_of_other_labels_is_refused(run, capsys):
     words = ["--config", str(run / "config.yaml"), "--data.label=floor", "--model.task=Classification"]
     assert main(["test", *words]) == 2
-    assert "knows the classes [], the recipe's data has ['0', '1']" in capsys.readouterr().err
+    assert "was built for the classes [], the data has ['0', '1']" in capsys.readouterr().err
