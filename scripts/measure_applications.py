@@ -22,8 +22,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
@@ -61,6 +62,21 @@ class Task:
     baselines: tuple[str, ...] = ()
     base: str = LOWER
     note: str = ""
+
+    @property
+    def digits(self) -> int:
+        """Digits behind the point of a figure."""
+        return 1 if self.scale == 100 else 2
+
+    def values(self, entries: Iterable[dict[str, Any]]) -> list[float]:
+        """Return the metric of each entry, scaled."""
+        return [self.scale * entry["metrics"][self.metric] for entry in entries]
+
+    def figure(self, entries: Sequence[dict[str, Any]]) -> str:
+        """Return mean and standard deviation as text, empty without entries."""
+        values = self.values(entries)
+        spread = f" ± {stdev(values):.{self.digits}f}" if len(values) > 1 else ""
+        return f"{mean(values):.{self.digits}f}{spread}" if values else ""
 
     def methods(self) -> list[str]:
         """Return the methods that there are recipes for, the bounds first and last."""
@@ -127,8 +143,8 @@ TASKS = [
         "test/watch/macro_f1",
         more=("accuracy",),
         baselines=("extra_trees",),
-        note="`rotate` trains on the source alone too, on windows that are standardised and turned: what a loss adds to "
-        "it is the difference from that row. This reading was chosen in trials that saw target labels.",
+        note="`rotate` trains on the source alone too, on windows that are standardised and turned: what a loss adds "
+        "to it is the difference from that row. This reading was chosen in trials that saw target labels.",
     ),
     *(
         Task(
@@ -302,7 +318,7 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
     rows = {row: entries for row, entries in measured.items() if entries}
     if not rows:
         return []
-    values = {row: [task.scale * entry["metrics"][task.metric] for entry in entries] for row, entries in rows.items()}
+    values = {row: task.values(entries) for row, entries in rows.items()}
     bounds = {row: mean(values[row]) for row in (LOWER, UPPER) if row in values}
     domain = task.metric.rpartition("/")[0]
     keys = [name if "/" in name else f"{domain}/{name}" for name in task.more]
@@ -315,17 +331,15 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
         " | ".join(["| method", "seeds", "mean ± sd", "gap closed", *more, "seconds", "checkpoint chosen by |"]),
         "|---|---|---:|---:|" + "---:|" * (len(task.more) + 1) + "---|",
     ]
-    digits = 1 if task.scale == 100 else 2
     for row, entries in rows.items():
         own = values[row]
-        spread = f" ± {stdev(own):.{digits}f}" if len(own) > 1 else ""
         others = [[entry["metrics"].get(key) for entry in entries] for key in keys]
         cells = [
             row,
-            " ".join(f"{value:.{digits}f}" for value in own),
-            f"{mean(own):.{digits}f}{spread}",
+            " ".join(f"{value:.{task.digits}f}" for value in own),
+            task.figure(entries),
             "" if row in bounds else _closed(task, mean(own), bounds),
-            *("" if None in each else f"{task.scale * mean(each):.{digits}f}" for each in others),
+            *("" if None in each else f"{task.scale * mean(each):.{task.digits}f}" for each in others),
             f"{mean(entry['seconds'] for entry in entries):.0f}",
             _chosen_by(entries[0].get("selection")),
         ]
@@ -369,13 +383,12 @@ def report(results: Results, seeds: list[int]) -> str:
 
 def write_header(recipe: Path, task: Task, entries: list[dict[str, Any]]) -> None:
     """Write what was measured into the line "# Result:" of a recipe's header, which ends the header."""
-    values = [task.scale * entry["metrics"][task.metric] for entry in entries]
-    digits = 1 if task.scale == 100 else 2
     result = "to be measured"
-    if values:
-        spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-        result = f"{task.metric} {mean(values):.{digits}f}{spread}{' %' if task.scale == 100 else ' m'}"
-        result += f", {len(values)} seed{'s' * (len(values) > 1)}, {entries[0]['where']}, {entries[-1]['date']}"
+    if entries:
+        result = f"{task.metric} {task.figure(entries)}{' %' if task.scale == 100 else ' m'}"
+        if task.more and "/" in task.more[-1]:  # of several domains the first and the last
+            result += f", {task.more[-1]} {replace(task, metric=task.more[-1]).figure(entries)} m"
+        result += f", {len(entries)} seed{'s' * (len(entries) > 1)}, {entries[0]['where']}, {entries[-1]['date']}"
     content = recipe.read_text(encoding="utf-8")
     head, mark, rest = content.partition("\n# Result: ")
     lines = rest.splitlines(keepends=True)
@@ -408,22 +421,16 @@ def readme(results: Results, seeds: list[int]) -> str:
     lines = ["| | source only | tlkit | oracle | baseline |", "|---|---:|---:|---:|---:|"]
     for name, page, group, method in SHOWN:
         task = next(task for task in TASKS if task.group == group)
-        jobs = jobs_of(task, seeds)
-        digits = 1 if task.scale == 100 else 2
-        best = "(baseline)"
-
-        def shown(row: str) -> str:
-            values = [task.scale * entry["metrics"][task.metric] for entry in results.all(jobs.get(row, []))]
-            if not values:
-                return "to be measured" if row in jobs else ""
-            spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-            return f"{mean(values):.{digits}f}{spread}"
-
-        baselines = [f"{shown(row)} ({row.split(' ')[0]})" for row in jobs if best in row]
-        ours = f"**{shown(method)}** (`{method}`)"
-        lines.append(
-            f"| [{name}](docs/{page}.md) | {shown(LOWER)} | {ours} | {shown(UPPER)} | {', '.join(baselines)} |"
-        )
+        shown = {row: task.figure(results.all(each)) or "to be measured" for row, each in jobs_of(task, seeds).items()}
+        baselines = [f"{shown[row]} ({row.split(' ')[0]})" for row in shown if "(baseline)" in row]
+        cells = [
+            f"[{name}](docs/{page}.md)",
+            shown.get(LOWER, ""),
+            f"**{shown[method]}** (`{method}`)",
+            shown.get(UPPER, ""),
+            ", ".join(baselines),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
