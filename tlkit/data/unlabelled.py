@@ -93,7 +93,8 @@ def _empty(column: Any) -> NDArray[np.bool_]:
     if column.dtype.kind in "iufb":
         return missing
     blank = np.fromiter((isinstance(cell, str) and not cell.strip() for cell in column), bool, len(column))
-    return np.logical_or(missing, blank)
+    either: NDArray[np.bool_] = missing | blank
+    return either
 
 
 def check_all_or_none(domain: str, missing: NDArray[np.bool_], needed: bool, place: Callable[[int], str]) -> None:
