@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from tlkit.errors import DataError
 from tlkit.types import Encoded
 
-__all__ = ["EvalRows", "TrainBatches", "gather", "same_initial_weights"]
+__all__ = ["EvalRows", "TrainBatches", "gather", "run_seed", "same_initial_weights"]
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -209,3 +210,15 @@ def _exchange(tensors: list[Tensor]) -> list[Tensor]:
         pieces.append(piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype))
         first += tensor.numel()
     return pieces
+
+
+def run_seed(trainer: Any | None) -> int:
+    """Return rank 0's seed of the run.
+
+    Args:
+        trainer: The trainer, or None where there is one process and no trainer yet.
+    """
+    seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**31))
+    if trainer is not None and trainer.world_size > 1:
+        seed = trainer.strategy.broadcast(seed)
+    return seed

@@ -68,8 +68,7 @@ class TransferModule(L.LightningModule):
         self.network = Network(backbone, task, batch_norm)
         self.adaptation = nn.ModuleDict(by_name(adaptation or []))
         self.optimizer = optimizer
-        self.lr_schedule = lr_schedule
-        self.backbone_lr_scale = backbone_lr_scale
+        self.lr_schedule, self.backbone_lr_scale = lr_schedule, backbone_lr_scale
         self.finetuning = finetuning or FineTuning()
         self._groups: list[ParameterGroup] = []
         self.data_spec: DataSpec | None = None
@@ -182,9 +181,10 @@ class TransferModule(L.LightningModule):
         return min(step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
 
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the metrics of one domain."""
-        batch, outputs = self._outputs(batch, dataloader_idx)
-        self._domain_metrics.update(dataloader_idx, outputs, batch.y, self.trainer.testing)
+        """Update the metrics of one domain; one without labels cannot be tested."""
+        if batch.y is not None or not self.trainer.testing:
+            batch, outputs = self._outputs(batch, dataloader_idx)
+            self._domain_metrics.update(dataloader_idx, outputs, batch.y, self.trainer.testing)
 
     test_step = validation_step
 

@@ -147,8 +147,8 @@ def test_every_form_of_file_gives_the_same(tmp_path):
         ("x,y,label\n1,2,a\n1,NaN,a\n", r"line 3, column 'y'"),
         ("x,y,label\n1,2,a\nwalk,2,a\n", r"line 3, column 'x': expected a number, got the text 'walk'"),
         ("x,y,label\n1,inf,a\n", r"line 2, column 'y': expected a number"),
-        ("x,y,label\n1,2,a\n\n1,2,\n", r"line 4, column 'label': expected a label"),
         ("x,y,label\n1,2,1.5\n", r"line 2, column 'label': expected a label"),
+        ("x,y,label\n1,2,\n\n1,2,1.5\n", r"line 4, column 'label': expected a label"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
@@ -176,14 +176,28 @@ def arrays(path, **changes):
         ({"y": np.zeros((4, 2, 2))}, r"array 'y' has the shape \(4, 2, 2\)"),
         ({"y": np.array([0, np.nan, np.nan, 1])}, r"a.npz, row 2, array 'y': expected a number, got .*nan.* \(2 of 4"),
         ({"y": np.array(["1", "2", "3", "4"])}, r"row 1, array 'y': expected a number, got '1'"),
-        ({"label": np.array(["a", " ", "a", "a"])}, r"row 2, array 'label': expected a label"),
         ({"label": np.array([1, 0.5, 1, 1])}, r"row 2, array 'label': expected a label"),
+        ({"label": np.array([np.nan, 1, 0.5, 1])}, r"row 3, array 'label': expected a label"),
         ({"label": np.array([{}, {}, {}, {}])}, "cannot read .*a.npz: .*not of objects"),
     ],
 )
 def test_bad_arrays(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         SeriesTable(arrays(tmp_path / "a.npz", **changes), SeriesColumns(XY))
+
+
+def test_labels_may_be_missing(tmp_path):
+    assert SeriesTable(write(tmp_path / "a.csv", "x,y,label\n1,2,\n1,2,a\n"), SeriesColumns(XY)).labels.tolist() == [
+        "",
+        "a",
+    ]
+    assert SeriesTable(write(tmp_path / "b.csv", "x,y\n1,2\n"), SeriesColumns(XY)).labels.tolist() == [""]
+    archive = arrays(tmp_path / "a.npz", label=np.array(["a", " ", "", "b"]))
+    assert SeriesTable(archive, SeriesColumns(XY)).labels.tolist() == ["a", "", "", "b"]
+    without = SeriesTable(arrays(tmp_path / "b.npz", label=None), SeriesColumns(XY))
+    assert without.labels.tolist() == [""] * 4
+    with pytest.raises(DataError, match=r"b\.npz has no array 'label'"):
+        without.need_label_column()
 
 
 def test_a_file_that_is_no_archive(tmp_path):

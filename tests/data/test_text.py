@@ -244,7 +244,7 @@ def test_tokens_of_several_sources_share_a_batch(tmp_path):
     [
         ([("a", "x", "dvd"), ("", "x", "dvd")], "t.csv, line 3, column 'text': expected text, got nothing"),
         ([("a", "x", "dvd"), (" ", "x", "dvd")], "t.csv, line 3, column 'text': expected text, got only blanks"),
-        ([("a", None, "dvd")], "t.csv, line 2, column 'label': expected a label"),
+        ([("a", "x", "dvd"), ("b", None, "dvd")], "t.csv, line 3, column 'label': expected a label, got nothing"),
         ([("a", "x", "dvd"), ("a", "x", None)], "t.csv, line 3, column 'domain': expected a label"),
         ([(1, "x", "dvd"), (2, "x", "dvd")], "t.csv, line 2, column 'text': expected text, got the number 1"),
         ([], "holds no rows"),

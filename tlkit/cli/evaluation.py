@@ -46,7 +46,7 @@ def evaluate(request: Request) -> int:
 
 
 def predict(request: Request) -> int:
-    """Write the predictions on the test splits, a CSV file a domain.
+    """Write the predictions on the test splits, and on all rows of a domain without labels, a CSV file a domain.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
@@ -68,7 +68,7 @@ def predict(request: Request) -> int:
     files[0].parent.mkdir(exist_ok=True)
     for domain, file, found in zip(data.eval_domains, files, by_domain, strict=True):
         names = data.row_names(domain)
-        _write(file, found, data.spec(), names and [names[row] for row in data.splits[domain]["test"]])
+        _write(file, found, data.spec(), names and [names[row] for row in data.rows_to_predict(domain)])
         print(file)
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from tlkit.data.checks import check_classes, check_domains, check_roles
+from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
 from tlkit.data.splits import (
@@ -24,14 +23,16 @@ from tlkit.data.splits import (
     generator,
     hold_out_test,
     label_budgets,
+    rows_in_use,
     tell_absent,
 )
+from tlkit.data.statistics import label_statistics
+from tlkit.data.unlabelled import find_labels, refuse_unlabelled, tell_unlabelled
+from tlkit.distributed import run_seed
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split
 
 __all__ = ["DomainDataModule"]
-
-_MOST_POINTS = 4096
 
 
 class DomainDataModule(L.LightningDataModule):
@@ -39,6 +40,9 @@ class DomainDataModule(L.LightningDataModule):
 
     Sources are trained on with labels. Targets are trained on without: their labels are not read for training batches.
     Both are validated and tested, the domains in ``also_test`` only tested.
+
+    A target or a domain in ``also_test`` may have no labels: all of them are -1 where labels are classes, NaN where
+    they are measured values. They reach no batch then: the domain is adapted to and predicted, but not tested.
 
     Args:
         sources: Labelled domains; empty for source-free adaptation.
@@ -100,14 +104,13 @@ class DomainDataModule(L.LightningDataModule):
         super().__init__()
         check_roles(sources, targets or [], also_test or [])
         self.sources, self.targets, self.also_test = list(sources), list(targets or []), list(also_test or [])
-        if batch_size < 2:
-            raise DataError(f"batch_size must be at least 2, one row has no covariance, got {batch_size}")
-        if num_workers < 0:
-            raise DataError(f"num_workers must be 0 (read in the main process) or more, got {num_workers}")
+        check_sizes(batch_size, num_workers)
         self.batch_size, self.num_workers, self.hold_out = batch_size, num_workers, hold_out
         self.budgets = label_budgets(self.sources, self.targets, labels_per_class, label_fraction)
         self.splits: dict[str, dict[Split, Rows]] = {}
         self.labelled: dict[str, Rows] = {}
+        self._unlabelled: set[str] = set()
+        self._told: set[str] = set()
         self._labels: dict[str, NDArray[Any]] = {}
         self._read: dict[tuple[str, Split], DomainRows] = {}
         self._loader: TrainLoader | None = None
@@ -129,11 +132,22 @@ class DomainDataModule(L.LightningDataModule):
         """Return the classes found in one domain, in label order; ``classes`` unless a subclass finds out by domain."""
         return self.classes
 
+    def has_labels(self, domain: str) -> bool:
+        """Return whether a domain has labels: not if all that :meth:`split` was given are missing (-1, or NaN).
+
+        A subclass overrides it to know before its rows are divided, or if it does not divide them by :meth:`split`.
+        """
+        return domain not in self._unlabelled
+
     def row_names(self, domain: str) -> Sequence[str] | None:
         """Return what a user knows each row of a domain by: a file, a line of a table. None if there is nothing."""
         return None
 
     # What a subclass may use
+
+    def needs_labels(self, domain: str) -> bool:
+        """Return whether labels of a domain are trained on: of a source, and of a target that has a budget."""
+        return domain in self.sources or domain in self.budgets
 
     def split(
         self,
@@ -152,7 +166,8 @@ class DomainDataModule(L.LightningDataModule):
 
         Args:
             domain: Name of the domain.
-            y: Labels of all its rows; every split gets its share of each if they are a column of integers.
+            y: Labels of all its rows; every split gets its share of each if they are a column of integers. All are -1
+                (classes) or NaN (measured values) if the domain has none.
             groups: Group of each row (patient, user, recording); a group is never divided.
             test: A published test split as row numbers or as a mask, or the number of rows to hold out; else
                 ``hold_out.test_fraction`` of the rows.
@@ -164,11 +179,15 @@ class DomainDataModule(L.LightningDataModule):
             Ascending row numbers of each split.
 
         Raises:
-            DataError: If there are too few rows or groups.
+            DataError: If there are too few rows or groups, or labels are missing that are needed.
         """
         if domain in self.splits:
             return self.splits[domain]
         labels = np.asarray(y)
+        used = rows_in_use(len(labels), test, among)
+        if not find_labels(domain, labels, used, self.classes, self.needs_labels(domain)):
+            self._unlabelled.add(domain)
+            refuse_unlabelled([domain], self.sources, self.budgets)
         random = generator(self.hold_out.seed, domain)
         try:
             train, held = hold_out_test(self.hold_out, labels, groups, test, among, random)
@@ -213,17 +232,8 @@ class DomainDataModule(L.LightningDataModule):
                 self._domain(domain, "train")
         known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
         known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]
-        y = np.concatenate(known) if known else None
-        statistics: dict[str, Any] = {}
-        if y is not None and self.quantities:
-            values = y.reshape(len(y), -1).astype(np.float64)
-            deviation = values.std(axis=0)
-            statistics["centre"] = tuple(values.mean(axis=0).tolist())
-            statistics["scale"] = tuple(np.where(deviation > 0, deviation, 1.0).tolist())
-            points = np.unique(values, axis=0)
-            statistics["points"] = tuple(map(tuple, points.tolist())) if len(points) <= _MOST_POINTS else ()
-        elif y is not None and y.ndim == 1 and y.dtype.kind in "iu":
-            statistics["class_counts"] = tuple(np.bincount(y, minlength=len(self.classes)).tolist())
+        measured = bool(self.quantities)
+        statistics = label_statistics(np.concatenate(known), measured, len(self.classes)) if known else {}
         return DataSpec(
             tuple(self.eval_domains),
             tuple(self.sources),
@@ -251,7 +261,10 @@ class DomainDataModule(L.LightningDataModule):
             DataError: In words that say which domain, what is wrong and what to do.
         """
         check_domains({"sources": self.sources, "targets": self.targets, "also_test": self.also_test}, self.domains)
-        check_classes({domain: self.domain_classes(domain) for domain in self.eval_domains})
+        unlabelled = [domain for domain in self.eval_domains if not self.has_labels(domain)]
+        refuse_unlabelled(unlabelled, self.sources, self.budgets)
+        named = {domain: self.domain_classes(domain) for domain in self.eval_domains if domain not in unlabelled}
+        check_classes(named, known=self.classes or self.quantities)
         training = stage in ("fit", None)
         self._resumed = None
         for domain in self.eval_domains:
@@ -264,8 +277,10 @@ class DomainDataModule(L.LightningDataModule):
                 if needed:
                     self._domain(domain, split)  # type: ignore[arg-type]
         if training:
-            self._check_budgets()
-            self._check_sides()
+            check_budgets(self.budgets, self.splits, type(self).__name__)
+            check_sides(self._sides(), self.batch_size, self._ranks()[1])
+        if stage != "predict":
+            tell_unlabelled([name for name in self.eval_domains if not self.has_labels(name)], self._told)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of :class:`~tlkit.types.DomainBatch`; an epoch is one pass over the longer side.
@@ -283,9 +298,8 @@ class DomainDataModule(L.LightningDataModule):
         going_on = self.trainer is not None and self.trainer.current_epoch > 0 and self._loader is not None
         position = self._loader.position if going_on and self._loader is not None else 0
         rank, world = self._ranks()
-        self._loader = TrainLoader(
-            source, target, self.batch_size, self._seed(), rank, world, self.num_workers, position
-        )
+        seed = run_seed(self.trainer)
+        self._loader = TrainLoader(source, target, self.batch_size, seed, rank, world, self.num_workers, position)
         if self._resumed is not None:
             self._loader.load_state_dict(self._resumed)
             self._resumed = None
@@ -325,8 +339,13 @@ class DomainDataModule(L.LightningDataModule):
         return self._loader_of([self._domain(domain, "reference") for domain in self.targets], shuffled=True)
 
     def predict_dataloader(self) -> list[RowLoader]:
-        """Return the loaders of :meth:`test_dataloader`."""
-        return self.test_dataloader()
+        """Return one loader for each of ``eval_domains``, of its rows to predict."""
+        return [self._loader_of([self._predicted(domain)]) for domain in self.eval_domains]
+
+    def rows_to_predict(self, domain: str) -> Rows:
+        """Return the numbers of the test rows of a domain, or, if it has no labels to test by, of all rows in use."""
+        splits = self.splits[domain]
+        return splits["test"] if self.has_labels(domain) else np.union1d(splits["reference"], splits["test"])
 
     def teardown(self, stage: str) -> None:
         """End the worker processes of training."""
@@ -337,10 +356,20 @@ class DomainDataModule(L.LightningDataModule):
         if (domain, split) not in self._read:
             number = self.eval_domains.index(domain)
             # Here the labels of targets are taken from training batches.
-            labels = split in ("val", "test") or domain in self.sources
-            data = self.dataset(domain, split)
+            sealed = split not in ("val", "test") and domain not in self.sources
+            data = self.dataset(domain, split)  # which may find out that there are none
+            labels = not sealed and self.has_labels(domain)
             self._read[domain, split] = DomainRows(domain, number, split, data, len(self.classes), labels)
         return self._read[domain, split]
+
+    def _predicted(self, domain: str) -> DomainRows:
+        tested = self._domain(domain, "test")
+        if self.has_labels(domain) or domain not in self.splits:
+            return tested
+        numbers = np.concatenate([self.splits[domain]["reference"], self.splits[domain]["test"]])
+        order = np.unique(numbers, return_index=True)[1]  # some protocols test on training rows: each is read once
+        both: Dataset[Any] = ConcatDataset([self.dataset(domain, "reference"), self.dataset(domain, "test")])
+        return DomainRows(domain, tested.domain, "test", Subset(both, order.tolist()), 0, labels=False)
 
     def _eval_loader(self, domain: str, split: Split) -> RowLoader:
         return self._loader_of([self._domain(domain, split)], persistent=split == "val")
@@ -365,34 +394,5 @@ class DomainDataModule(L.LightningDataModule):
         number = self.eval_domains.index(domain)
         return DomainRows(domain, number, "train", Subset(data, chosen.tolist()), len(self.classes))
 
-    def _check_budgets(self) -> None:
-        for domain in self.budgets:
-            if domain not in self.splits:
-                raise DataError(
-                    f"labels_per_class and label_fraction need {type(self).__name__}.dataset to take its rows from "
-                    f"self.split(domain, y), and it does not for {domain!r}"
-                )
-
-    def _check_sides(self) -> None:
-        world = self._ranks()[1]
-        if not self._sides():
-            raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
-        for role, parts in self._sides().items():
-            size = sum(map(len, parts))
-            if self.batch_size * world > size:
-                ranks = f" on each of {world} ranks" if world > 1 else ""
-                names = ", ".join(repr(part.name) for part in parts)
-                raise DataError(
-                    f"batch_size {self.batch_size}{ranks} is larger than the training split of the {role} {names}, "
-                    f"which has {size} rows: choose at most {size // world}"
-                )
-
     def _ranks(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def _seed(self) -> int:
-        """Return rank 0's seed of the run."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**31))
-        if self.trainer is not None and self.trainer.world_size > 1:
-            seed = self.trainer.strategy.broadcast(seed)
-        return seed

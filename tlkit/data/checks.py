@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence, Sized
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tlkit.errors import DataError, unknown
 
-__all__ = ["check_classes", "check_domains", "check_roles", "check_values"]
+__all__ = [
+    "check_budgets",
+    "check_classes",
+    "check_domains",
+    "check_roles",
+    "check_sides",
+    "check_sizes",
+    "check_values",
+]
+
+
+class _Rows(Sized, Protocol):
+    name: str
 
 
 def check_roles(sources: Sequence[str], targets: Sequence[str], also_test: Sequence[str]) -> None:
@@ -45,15 +57,80 @@ def check_domains(roles: Mapping[str, Sequence[str]], domains: Sequence[str]) ->
                 raise DataError(f"{role}: {unknown('domain', name, domains)}")
 
 
-def check_classes(classes: Mapping[str, Sequence[str]]) -> None:
-    """Refuse domains whose labels would not mean the same.
+def check_budgets(budgets: Collection[str], splits: Collection[str], module: str) -> None:
+    """Refuse a budget of labels for a domain whose rows were not divided.
 
     Args:
-        classes: Class names of each domain of the run, in label order.
+        budgets: The domains that have one.
+        splits: The domains that were divided.
+        module: Name of the data module's class.
 
     Raises:
-        DataError: If two domains have no class in common, one lacks classes that another has, or their order differs.
+        DataError: With the first such domain.
     """
+    for domain in budgets:
+        if domain not in splits:
+            raise DataError(
+                f"labels_per_class and label_fraction need {module}.dataset to take its rows from "
+                f"self.split(domain, y), and it does not for {domain!r}"
+            )
+
+
+def check_sides(sides: Mapping[str, Sequence[_Rows]], batch_size: int, world: int) -> None:
+    """Refuse sides that no batch can be drawn from.
+
+    Args:
+        sides: The training rows of each role's domains.
+        batch_size: Rows a batch, side and rank.
+        world: Number of ranks.
+
+    Raises:
+        DataError: If there is no side, or one has fewer rows than a batch over all ranks.
+    """
+    if not sides:
+        raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
+    for role, parts in sides.items():
+        size = sum(map(len, parts))
+        if batch_size * world > size:
+            ranks = f" on each of {world} ranks" if world > 1 else ""
+            names = ", ".join(repr(part.name) for part in parts)
+            raise DataError(
+                f"batch_size {batch_size}{ranks} is larger than the training split of the {role} {names}, which has "
+                f"{size} rows: choose at most {size // world}"
+            )
+
+
+def check_sizes(batch_size: int, num_workers: int) -> None:
+    """Refuse a size of batches or a number of worker processes that is out of its range.
+
+    Raises:
+        DataError: With the argument and what is allowed.
+    """
+    if batch_size < 2:
+        raise DataError(f"batch_size must be at least 2, one row has no covariance, got {batch_size}")
+    if num_workers < 0:
+        raise DataError(f"num_workers must be 0 (read in the main process) or more, got {num_workers}")
+
+
+def check_classes(classes: Mapping[str, Sequence[str]], known: Collection[str] = ()) -> None:
+    """Refuse domains whose labels would not mean the same, and a run in which nothing says what labels mean.
+
+    Args:
+        classes: Class names of each domain of the run that has labels, in label order.
+        known: The classes of the run, or its quantities if labels are measured values: looked at if no domain has
+            labels.
+
+    Raises:
+        DataError: If two domains have no class in common, one lacks classes that another has, or their order differs;
+            or if there is no domain with labels and nothing else is known of them.
+    """
+    if not classes:
+        if not known:
+            raise DataError(
+                "no domain of this run has labels, so that its classes are not known: name one that has among sources "
+                "or also_test"
+            )
+        return
     first, *others = classes
     for other in others:
         a, b = set(classes[first]), set(classes[other])

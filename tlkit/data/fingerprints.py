@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tlkit.data.folders import data_folder
 from tlkit.data.scans import PositionLabel, Representation, ScanDomains, Scans, check_metres
 from tlkit.data.tables import check_column, read_table, row_places, table_columns
+from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, near, unknown
 
 __all__ = ["FingerprintDomains", "FingerprintTable"]
@@ -29,7 +30,8 @@ class FingerprintTable:
             working folder, then in the folder that the environment variable TLKIT_DATA names.
         rssi: The columns of received signal strengths in dBm: a pattern such as ``"WAP*"``, or a list of names and
             patterns. An access point a column.
-        x: Column of the first coordinate in metres.
+        x: Column of the first coordinate in metres. The columns that the label is made of are empty in all rows of a
+            target without labels.
         y: Column of the second coordinate in metres.
         domain: Column of the domain: phone, user, month, place; words or whole numbers.
         floor: Column of the floor; needed for the labels ``floor`` and ``building_floor``.
@@ -152,8 +154,12 @@ class FingerprintDomains(ScanDomains):
         """Return the floors or buildings of one domain; none for positions."""
         if self.label == "position":
             return ()
-        labels = self._labels_of(self.label)
-        return sorted({labels[row] for row in self._rows(domain)}, key=_by_number)
+        labels = self._class_names
+        return sorted({labels[row] for row in self._rows(domain)} - {""}, key=_by_number)
+
+    def has_labels(self, domain: str) -> bool:
+        """Return whether the rows of a domain have labels."""
+        return not self._missing[self._rows(domain)].all()
 
     def scans(self, domain: str) -> Scans:
         """Take the rows of one domain out of the table."""
@@ -161,7 +167,7 @@ class FingerprintDomains(ScanDomains):
         rssi, position = self._signals[rows], self._position[rows] if self.label == "position" else np.zeros((0, 2))
         groups = None if self.table.group is None else np.asarray(self._column(self.table.group))[rows]
         labels: dict[str, Sequence[str]]
-        labels = {} if self.label == "position" else {self.label: [self._labels_of(self.label)[row] for row in rows]}
+        labels = {} if self.label == "position" else {self.label: [self._class_names[row] for row in rows]}
         return Scans(rssi, position, labels, groups, [self._places[row] for row in rows])
 
     def _rows(self, domain: str) -> NDArray[np.int64]:
@@ -173,9 +179,29 @@ class FingerprintDomains(ScanDomains):
     def _others(self) -> list[str]:
         """The columns besides the access points that this run reads."""
         table = self.table
-        names = [table.domain, *([table.x, table.y] if self.label == "position" else []), table.group]
-        names += [getattr(table, name) for name in ("floor", "building") if name in self.label]
-        return [name for name in names if name is not None]
+        return [name for name in (table.domain, table.group, *self._label_columns) if name is not None]
+
+    @property
+    def _label_columns(self) -> list[str]:
+        if self.label == "position":
+            return [self.table.x, self.table.y]
+        return [getattr(self.table, name) for name in ("building", "floor") if name in self.label]
+
+    @cached_property
+    def _missing(self) -> NDArray[np.bool_]:
+        """Which rows have no label; the others are checked, and that those of a domain agree."""
+        columns, number = self._label_columns, self.label == "position"
+        missing = unlabelled_rows(self._frame, self.path, columns, "number" if number else "label")
+        cell = f"column {columns[0]!r}" if len(columns) == 1 else f"columns {' and '.join(map(repr, columns))}"
+        owners = np.asarray(self._column(self.table.domain))
+        for domain in self.domains:
+            rows = np.flatnonzero(owners == domain)
+
+            def place(row: int, rows: NDArray[np.int64] = rows) -> str:
+                return f"{self.path.parent / self._places[rows[row]]}, {cell}"
+
+            check_all_or_none(domain, missing[rows], self.needs_labels(domain), place)
+        return missing
 
     @cached_property
     def _frame(self) -> Any:
@@ -188,19 +214,21 @@ class FingerprintDomains(ScanDomains):
     def _column(self, name: str) -> list[str]:
         """Return a column of words or whole numbers as words; 3 and 3.0 are one."""
         check_column(self._frame, self.path, name, "label")
-        return [str(int(v)) if isinstance(v, float) else str(v) for v in self._frame[name].tolist()]
+        return [_word(value) for value in self._frame[name].tolist()]
 
-    def _labels_of(self, label: PositionLabel) -> list[str]:
-        columns = [self._column(getattr(self.table, name)) for name in ("building", "floor") if name in label]
-        return ["/".join(parts) for parts in zip(*columns, strict=True)]
+    @cached_property
+    def _class_names(self) -> list[str]:
+        cells = zip(*(self._frame[name].tolist() for name in self._label_columns), strict=True)
+        known = ~self._missing
+        return ["/".join(map(_word, parts)) if there else "" for parts, there in zip(cells, known, strict=True)]
 
     @cached_property
     def _position(self) -> NDArray[np.float64]:
-        columns = (self.table.x, self.table.y)
-        for name in columns:
-            check_column(self._frame, self.path, name, "number")
-        position: NDArray[np.float64] = self._frame[list(columns)].to_numpy(np.float64) - np.asarray(self.table.origin)
-        check_metres(position, str(self.path), columns, self.table.origin)
+        columns, known = self._label_columns, ~self._missing
+        position = np.full((len(known), 2), np.nan)
+        position[known] = self._frame.loc[known, columns].to_numpy(np.float64) - np.asarray(self.table.origin)
+        if known.any():
+            check_metres(position[known], str(self.path), columns, self.table.origin)
         return position
 
     @cached_property
@@ -237,6 +265,10 @@ class FingerprintDomains(ScanDomains):
                 f"not heard, and {share:.0%} of the cells are {weakest:g}. This is a guess: {weakest:g} may be the "
                 "mark; set table.missing to it. If it was measured, set table.missing to null"
             )
+
+
+def _word(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _by_number(name: str) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Subset, get_worker_info
 from tlkit.data.augment import Augment, augmented, check_augment
 from tlkit.data.base import DomainDataModule
 from tlkit.data.rows import row_draws
+from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.types import Split
 
@@ -35,7 +36,7 @@ class Listing:
 
     Attributes:
         paths: Their files.
-        labels: The name of each one's class.
+        labels: The name of each one's class; all are empty if the domain has no labels.
         names: What a user knows each by.
         groups: The group of each, such as a patient; a group is never divided by a split. None if there are none.
         test: Numbers of those in the published test split; None if none is published.
@@ -97,11 +98,15 @@ class ImageDomains(DomainDataModule):
     @cached_property
     def classes(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
         """The classes of the domains of this run, in alphabetical order."""
-        return sorted({name for domain in self.eval_domains for name in self._listed(domain).labels})
+        return sorted({name for domain in self.eval_domains for name in self._listed(domain).labels} - {""})
 
     def domain_classes(self, domain: str) -> Sequence[str]:
         """Return the classes that a domain has images of, in alphabetical order."""
         return sorted(set(self._listed(domain).labels))
+
+    def has_labels(self, domain: str) -> bool:
+        """Return whether the images of a domain have classes."""
+        return any(self._listed(domain).labels)
 
     def row_names(self, domain: str) -> Sequence[str]:
         """Return the file of each row of a domain."""
@@ -112,8 +117,7 @@ class ImageDomains(DomainDataModule):
         listed = self._listed(domain)
         if domain not in self._stores:
             self._stores[domain] = _Store(listed.paths, round(self.image_size * 8 / 7), self.cache)
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        labels = torch.tensor([numbers[name] for name in listed.labels])
+        labels = torch.from_numpy(label_numbers(listed.labels, self.classes))
         rows = self.split(domain, labels, groups=listed.groups, test=listed.test, val=listed.val)[split]
         augment = self.augment if split == "train" else "none"
         return Subset(ImageRows(self._stores[domain], labels, self.image_size, augment), rows.tolist())

@@ -14,6 +14,7 @@ from tlkit.data.augment import Augment
 from tlkit.data.folders import find_folder
 from tlkit.data.image_files import ImageDomains, Listing
 from tlkit.data.tables import check_column, read_table, row_places
+from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, near, unknown
 
 __all__ = ["ImageColumns", "ImageTableDomains"]
@@ -25,7 +26,7 @@ class ImageColumns:
 
     Attributes:
         path: The file of the image.
-        label: Its class, a word or a whole number.
+        label: Its class, a word or a whole number; empty in all rows of a target without labels.
         domain: Its domain.
         group: What must stay in one split, such as the patient; None if rows are independent.
         split: ``train``, ``val`` or ``test``, the published split; None if rows are drawn by chance. Where no row of a
@@ -95,7 +96,10 @@ class ImageTableDomains(ImageDomains):
             raise DataError(f"columns: two of them name the same column, got {vars(self.columns)}")
         frame = read_table(self.path, list(named))
         for column, name in named.items():
-            check_column(frame, self.path, column, "text" if name in ("path", "split") else "label")
+            if name != "label":
+                check_column(frame, self.path, column, "text" if name in ("path", "split") else "label")
+        missing = unlabelled_rows(frame, self.path, [self.columns.label])
+        frame[self.columns.label] = frame[self.columns.label].astype(object).mask(missing, "")
         return frame.rename(columns=named)
 
     @cached_property
@@ -110,6 +114,9 @@ class ImageTableDomains(ImageDomains):
         rows = np.flatnonzero(np.array(_words(self.frame["domain"])) == domain)
         frame = self.frame.iloc[rows]
         places = row_places(self.path, len(self.frame))
+        missing = (frame["label"] == "").to_numpy(bool)
+        cells = f"{self.path}, {{}}, column {self.columns.label!r}"
+        check_all_or_none(domain, missing, self.needs_labels(domain), lambda row: cells.format(places[rows[row]]))
         folder = self.path.parent if self.root is None else find_folder(self.root)
         paths = [folder / Path(name).expanduser() for name in frame["path"]]
         for row, path in zip(rows, paths, strict=True):

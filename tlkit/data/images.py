@@ -17,7 +17,7 @@ __all__ = ["ImageFolderDomains"]
 
 
 class ImageFolderDomains(ImageDomains):
-    r"""Images in ``root/domain/class/*``.
+    r"""Images in ``root/domain/class/*``; those of a target without labels lie in ``root/domain/*``.
 
     Hidden files and those without an image's extension are passed over. How images are read, resized and cut is said
     at :class:`~tlkit.data.image_files.ImageDomains`.
@@ -78,10 +78,21 @@ class ImageFolderDomains(ImageDomains):
             raise DataError(f"root={self.root!r}: {unknown('domain', domain, self.domains)}")
         folder = self.domain_folder(domain)
         found = [(name, path) for name in _folders(folder) for path in _images(folder / name)]
+        loose = _images(folder) if folder.is_dir() else []
+        if found and loose:
+            raise DataError(
+                f"{loose[0]} has no label, it lies in no class folder ({len(loose)} of the {len(loose) + len(found)} "
+                f"images of domain {domain!r} are like this): move them into class folders or away; or, if no image "
+                "of a target has a label, move all of them out of the class folders"
+            )
+        if loose:
+            return Listing(
+                loose, [""] * len(loose), [f"{domain}/{path.name}" for path in loose], self._groups(domain, loose)
+            )
         if not found:
             raise DataError(
-                f"{folder} holds no images: they must lie in {domain}/<class>/ and end in one of "
-                f"{' '.join(sorted(EXTENSIONS))}"
+                f"{folder} holds no images: they must lie in {domain}/<class>/ (in {domain}/ if none has a label) and "
+                f"end in one of {' '.join(sorted(EXTENSIONS))}"
             )
         paths = [path for _, path in found]
         labels = [name for name, _ in found]

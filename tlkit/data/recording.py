@@ -21,13 +21,13 @@ class Series:
 
     Attributes:
         values: ``(T, C)`` samples of the channels.
-        labels: ``(T,)`` class numbers; -1 breaks the recording, the sample is not used.
+        labels: ``(T,)`` class numbers; -1 breaks the recording, the sample is not used. None if it has no labels.
         times: ``(T,)`` seconds; None if the samples follow each other at ``windows.rate``.
         place: What a user knows the sample of a number by: a file and its line.
     """
 
     values: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     times: NDArray[np.float64] | None
     place: Callable[[int], str]
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from tlkit.data.base import DomainDataModule
 from tlkit.data.rows import TensorRows
+from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError, unknown
 from tlkit.types import Split
 
@@ -31,8 +32,9 @@ class Scans:
 
     Attributes:
         rssi: ``(N, A)`` dBm, NaN where an access point was not heard.
-        position: ``(N, 2)`` metres.
-        labels: Floors, buildings or other classes of each row by the name of the label.
+        position: ``(N, 2)`` metres; all are NaN if the domain has no labels.
+        labels: Floors, buildings or other classes of each row by the name of the label; all are empty if the domain has
+            none.
         groups: Scan series of each row, which a split does not divide; None if rows are on their own.
         names: What a user knows each row by.
         test: The published test rows as a mask; None if there are none.
@@ -134,8 +136,7 @@ class ScanDomains(DomainDataModule):
             if self.label == "position":
                 y: NDArray[Any] = scans.position.astype(np.float32)
             else:
-                number = {name: index for index, name in enumerate(self.classes)}
-                y = np.array([number[name] for name in scans.labels[self.label]], np.int64)
+                y = label_numbers(scans.labels[self.label], self.classes)
             self.divide(domain, y, scans)
             x = represent(scans.rssi, self.representation, self.weakest)
             scans.rssi = scans.rssi[:0]  # it is not needed any more

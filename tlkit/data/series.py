@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from tlkit.data.recording import Recording, Series, class_numbers
 from tlkit.data.series_files import SeriesColumns, SeriesTable, path_parts, series_files
 from tlkit.data.signals import Signals, Triad
+from tlkit.data.unlabelled import check_all_or_none
 from tlkit.data.wearers import in_order
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
@@ -85,8 +86,16 @@ class SeriesDomains(WindowedDomains):
             for number in self._chosen(domain):
                 path, rows, label = self._parts[number]
                 names.update(pd.unique(self._table(path, label).labels[rows]))
-            self._found_classes[domain] = in_order(sorted(names - set(self.columns.ignore)))
+            if "" in names:
+                self._check_missing(domain)
+                self._unlabelled.add(domain)
+            self._found_classes[domain] = in_order(sorted(names - {"", *self.columns.ignore}))
         return self._found_classes[domain]
+
+    def has_labels(self, domain: str) -> bool:
+        """Return whether the recordings of a domain have labels."""
+        self.domain_classes(domain)
+        return super().has_labels(domain)
 
     def find(self) -> Sequence[Recording]:
         """Return the recordings in the files of ``root``; files are only read for it if columns tell them apart."""
@@ -123,6 +132,20 @@ class SeriesDomains(WindowedDomains):
             self._tables[path] = SeriesTable(path, self.columns, label)
         return self._tables[path]
 
+    def _check_missing(self, domain: str) -> None:
+        """Refuse a domain of which some samples have a label and some have none, or that needs a column of labels."""
+        parts = []
+        for number in self._chosen(domain):
+            path, rows, label = self._parts[number]
+            table = self._table(path, label)
+            parts.append((table, np.arange(len(table))[rows]))
+        missing = [table.labels[rows] == "" for table, rows in parts]
+        table, rows, gone = next((*part, gone) for part, gone in zip(parts, missing, strict=True) if gone.any())
+        first = f"{table.place(int(rows[gone.argmax()]))}, column {self.columns.label!r}"
+        if self.needs_labels(domain):
+            table.need_label_column()
+        check_all_or_none(domain, np.concatenate(missing), self.needs_labels(domain), lambda row: first)
+
     def _series(self, path: Path, rows: NDArray[np.int64] | slice, label: str | None) -> Series:
         table = self._table(path, label)
         numbers = np.arange(len(table))[rows]
@@ -130,5 +153,8 @@ class SeriesDomains(WindowedDomains):
         def place(row: int) -> str:
             return table.place(int(numbers[row]))
 
-        labels = class_numbers(table.labels[rows], self.classes, self.columns.label, place, self.columns.ignore)
+        names = table.labels[rows]
+        labels = None
+        if (names != "").any():
+            labels = class_numbers(names, self.classes, self.columns.label, place, self.columns.ignore)
         return Series(table.values[rows], labels, table.seconds(rows), place)

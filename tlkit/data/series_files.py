@@ -32,7 +32,8 @@ class SeriesColumns:
 
     Attributes:
         channels: The signals, in the order that the network sees them.
-        label: The class of each sample, a word or a whole number.
+        label: The class of each sample, a word or a whole number. In all rows of a target without labels it is empty,
+            or their files lack it.
         time: The time stamp of each sample; None if samples follow each other at ``windows.rate``. Equal time stamps
             are allowed, such samples become their mean.
         unit: Unit of the time stamps: ``"s"``, ``"ms"``, ``"us"``, ``"ns"``, or ``"date"`` for dates as text.
@@ -171,7 +172,7 @@ class SeriesTable:
 
     Attributes:
         values: ``(T, C)`` samples of the channels.
-        labels: ``(T,)`` names of the classes.
+        labels: ``(T,)`` names of the classes; empty where there is none.
 
     Raises:
         DataError: If a column is missing, or a cell is not what its column holds: with the file and the line.
@@ -181,23 +182,30 @@ class SeriesTable:
         self.path, self.columns = path, columns
         self._places: list[str] = []
         archive = path.name.lower().endswith(".npz")
-        frame = _read_arrays(path, columns.needed) if archive else read_table(path, columns.needed)
+        self._read = _read_arrays if archive else read_table
+        frame = self._read(path, columns.needed, optional=[columns.label])
         if not len(frame):
             raise DataError(f"{path} is empty: it has no rows; remove it")
-        check = partial(_check_array if archive else _check_table, path, frame)
+        check = partial(_check_array if archive else _check_table, path)
         numbers = [*columns.channels, *([columns.time] if columns.time is not None and columns.unit != "date" else [])]
         if not _all_finite(frame[numbers]):
             for column in numbers:
-                check(column, "number")
+                check(frame, column, "number")
         if columns.time is not None and columns.unit == "date":
-            check(columns.time, "text")
+            check(frame, columns.time, "text")
         self.values = frame[columns.channels].to_numpy(np.float32)
-        self.labels = np.full(len(frame), label, object) if label is not None else _names(frame, columns.label, check)
+        self.labels: NDArray[Any] = np.full(len(frame), label or "", object)
+        if label is None and columns.label in frame:
+            self.labels = _names(frame, columns.label, check, missing=True)
         self._keys = {column: _names(frame, column, check) for column in columns.keys}
         self._times = None if columns.time is None else self._stamps(frame[columns.time])
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def need_label_column(self) -> None:
+        """Refuse a file without a column of labels; near names and all others are said."""
+        self._read(self.path, self.columns.needed)
 
     def recordings(self) -> list[tuple[dict[str, str], NDArray[np.int64] | None]]:
         """Return, for each recording in the file, what its columns say of it, and its rows (None: all)."""
@@ -246,7 +254,11 @@ Kind = Literal["text", "number", "label"]
 
 
 def _check_table(path: Path, frame: Any, column: str, kind: Kind) -> None:
-    check_column(frame, path, column, kind)
+    places = None
+    if (count := frame.index[-1] + 1) > len(frame):  # of some of the rows
+        everywhere = row_places(path, count)
+        places = [everywhere[row] for row in frame.index]
+    check_column(frame, path, column, kind, places)
 
 
 def _check_array(path: Path, frame: Any, column: str, kind: Kind) -> None:
@@ -262,13 +274,13 @@ def _check_array(path: Path, frame: Any, column: str, kind: Kind) -> None:
     if len(rows):
         wanted = {"text": "text", "number": "a number", "label": "a label (a word or a whole number)"}[kind]
         raise DataError(
-            f"{path}, row {rows[0] + 1}, array {column!r}: expected {wanted}, got {values.iloc[rows[0]]!r} "
-            f"({len(rows)} of {len(values)} rows are like this); correct it or remove the row"
+            f"{path}, row {frame.index[rows[0]] + 1}, array {column!r}: expected {wanted}, got "
+            f"{values.iloc[rows[0]]!r} ({len(rows)} of {len(values)} rows are like this); correct it or remove the row"
         )
 
 
-def _read_arrays(path: Path, needed: Sequence[str]) -> Any:
-    """Read the arrays of an npz file as the columns of a table."""
+def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Any:
+    """Read the arrays of an npz file as the columns of a table; see :func:`~tlkit.data.tables.read_table`."""
     try:
         with zipfile.ZipFile(path) as archive:  # numpy takes other files for other formats, and leaves a bad one open
             archive.testzip()
@@ -283,16 +295,17 @@ def _read_arrays(path: Path, needed: Sequence[str]) -> Any:
         if array.ndim > 2:
             raise DataError(f"{path}: array {name!r} has the shape {array.shape}; expected (T,) or (T, channels)")
         columns |= {name: array} if array.ndim < 2 else {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}
-    for name in needed:
+    found = [name for name in needed if name in columns or name not in optional]
+    for name in found:
         if name not in columns:
             hits = near(name, columns)
             hint = f": did you mean {' or '.join(map(repr, hits))}?" if hits else "."
             raise DataError(f"{path} has no array {name!r}{hint} Its columns: {', '.join(columns) or 'none'}")
-    lengths = {name: len(columns[name]) for name in needed if columns[name].ndim}
+    lengths = {name: len(columns[name]) for name in found if columns[name].ndim}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: the arrays must have one length, got {lengths}")
     count = next(iter(lengths.values()))
-    return pd.DataFrame({name: np.broadcast_to(columns[name], count) for name in needed})
+    return pd.DataFrame({name: np.broadcast_to(columns[name], count) for name in found}).reindex(columns=list(needed))
 
 
 def _all_finite(frame: Any) -> bool:
@@ -300,14 +313,17 @@ def _all_finite(frame: Any) -> bool:
     return numeric and bool(np.isfinite(frame.to_numpy(np.float64, na_value=np.nan)).all())
 
 
-def _names(frame: Any, column: str, check: Callable[[str, Kind], None]) -> NDArray[Any]:
-    """Return labels or names as text, whole numbers without a decimal point; a bad one is refused by ``check``."""
-    codes, found = pd.factorize(frame[column])
-    names = [_name(value) for value in found]
-    if (codes < 0).any() or "" in names:
-        check(column, "label")
-    named: NDArray[Any] = np.array(names, object)[codes]
-    return named
+def _names(frame: Any, column: str, check: Callable[[Any, str, Kind], None], missing: bool = False) -> NDArray[Any]:
+    """Return labels or names as text, whole numbers without a decimal point; a bad one is refused by ``check``.
+
+    A cell that is empty or blank is no bad one if it may be ``missing``, and becomes an empty text.
+    """
+    codes, found = pd.factorize(frame[column])  # an empty cell has the code -1, the last of those below
+    names: NDArray[Any] = np.array([*(_name(value) for value in found), ""], object)[codes]
+    allowed = np.array([*(isinstance(value, str) and not value.strip() for value in found), True])[codes] & missing
+    if ((names == "") & ~allowed).any():
+        check(frame[~allowed], column, "label")
+    return names
 
 
 def _name(value: Any) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "generator",
     "hold_out_test",
     "label_budgets",
+    "rows_in_use",
     "tell_absent",
 ]
 
@@ -216,6 +217,22 @@ def hold_out_test(
         return divide(allowed, max(count, 1), y, groups, random)
     held = as_mask(test, len(rows))
     return rows[~held if among is None else as_mask(among, len(rows)) & ~held], rows[held]
+
+
+def rows_in_use(size: int, test: ArrayLike | None, among: ArrayLike | None) -> NDArray[np.bool_]:
+    """Return which rows of a domain :func:`hold_out_test` divides, as a mask.
+
+    Args:
+        size: Number of its rows.
+        test: As for :func:`hold_out_test`.
+        among: As for :func:`hold_out_test`.
+
+    Example:
+        >>> rows_in_use(4, test=[3], among=[0, 1]).tolist()
+        [True, True, False, True]
+    """
+    used = np.ones(size, bool) if among is None else as_mask(among, size)
+    return used if test is None or np.ndim(test) == 0 else used | as_mask(test, size)
 
 
 def as_mask(rows: ArrayLike, size: int) -> NDArray[np.bool_]:

@@ -56,7 +56,7 @@ def table_columns(path: Path) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Any:
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Any:
     """Read columns of a table into a pandas DataFrame, rows and columns in order.
 
     CSV (``.csv``, ``.tsv``, also with ``.gz``) has a header and is read as UTF-8; an empty cell and ``NaN`` are
@@ -66,6 +66,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Any:
     Args:
         path: The file.
         columns: Names of the columns to read.
+        optional: Those among them that are of missing cells alone where the file lacks them.
 
     Raises:
         DataError: If the file is missing or cannot be read, or lacks a column: then with near names and all of them.
@@ -73,11 +74,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Any:
     kind, wanted = _kind(path), list(dict.fromkeys(columns))
     records = _json_records(path) if kind == "json" else []
     there = list(dict.fromkeys(key for record in records for key in record)) if records else table_columns(path)
-    _check_header(path, wanted, there)
+    found = [name for name in wanted if name in there or name not in optional]
+    _check_header(path, found, there)
     if kind == "json":
         return pd.DataFrame({name: [record.get(name) for record in records] for name in wanted})
     if kind == "parquet":
-        return _parquet_columns(path, wanted)
+        return _parquet_columns(path, found).reindex(columns=wanted)
     try:
         with warnings.catch_warnings():
             # All columns are read, or a row with a comma too many, which shifts its cells, would be cut in silence.
@@ -91,7 +93,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Any:
                 low_memory=False,
                 encoding="utf-8",
             )
-        return frame[wanted]
+        return frame.reindex(columns=wanted)
     except _FAULTS as error:
         raise _unreadable(path, error) from error
 

@@ -9,9 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tlkit.data.folders import data_folder
 from tlkit.data.tables import ENDINGS, check_column, read_table, row_places
 from tlkit.data.text_rows import TextModule, Texts
+from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, unknown
 
 __all__ = ["TextDomains"]
@@ -34,7 +38,8 @@ class TextDomains(TextModule):
         sources: Labelled domains.
         targets: Domains to adapt to.
         text: Column of the texts.
-        label: Column of the labels, words or whole numbers.
+        label: Column of the labels, words or whole numbers. In all rows of a target without labels it is empty, or
+            their file lacks it.
         domain: Column of the domains; ``None`` if each file (without its ending) or split is a domain.
         **kwargs: The arguments of :class:`~tlkit.data.text_rows.TextModule`, ``tokenizer`` or ``words`` among them, and
             of :class:`DomainDataModule`.
@@ -77,7 +82,7 @@ class TextDomains(TextModule):
     @cached_property
     def classes(self) -> Sequence[str]:  # type: ignore[override]
         """The labels of the domains of this run, in numerical order if all are numbers, else in alphabetical."""
-        return self._ordered({name for domain in self.eval_domains for name in self.read(domain).labels})
+        return self._ordered({name for domain in self.eval_domains for name in self.read(domain).labels} - {""})
 
     def domain_classes(self, domain: str) -> Sequence[str]:
         """Return the labels of one domain."""
@@ -106,55 +111,76 @@ class TextDomains(TextModule):
     def _by_domain(self) -> dict[str, Texts]:
         columns = [self.text, self.label, *([] if self.domain is None else [self.domain])]
         rows: dict[str, list[tuple[str, str, str, str, bool]]] = {}
-        parts = _parts(self.path, columns)
+        files: dict[str, list[tuple[Path, str]]] = {}
+        parts = _parts(self.path, columns, self.label)
         for part in parts:
             for column in columns:
-                check_column(part.frame, part.path, column, "text" if column == self.text else "label", part.places)
-            domains = [part.name] * len(part.frame) if self.domain is None else part.frame[self.domain]
+                if column != self.label:
+                    check_column(part.frame, part.path, column, "text" if column == self.text else "label", part.places)
+            missing = unlabelled_rows(part.frame, part.path, [self.label], places=part.places)
+            domains = [part.name] * len(part.frame) if self.domain is None else map(_name, part.frame[self.domain])
             published = self.domain is not None and re.match(r"test(-|$)", part.name) is not None
-            cells = zip(domains, part.frame[self.text], part.frame[self.label], part.places, strict=True)
-            for domain, text, label, place in cells:
+            cells = zip(domains, part.frame[self.text], part.frame[self.label], missing, part.places, strict=True)
+            for domain, text, label, gone, place in cells:
+                if gone and part.lacks_label and self.needs_labels(domain):
+                    raise part.lacks_label
                 where = place if len(parts) == 1 else f"{part.path.name}, {place}"
-                rows.setdefault(_name(domain), []).append((text, text, _name(label), where, published))
+                rows.setdefault(domain, []).append((text, text, "" if gone else _name(label), where, published))
+                files.setdefault(domain, []).append((part.path, place))
         if not rows:
             raise DataError(f"{self.path} holds no rows")
+        for domain, found in rows.items():
+            self._check_missing(domain, np.array([not row[2] for row in found]), files[domain])
         return {domain: Texts.of(found) for domain, found in rows.items()}
+
+    def _check_missing(self, domain: str, missing: NDArray[np.bool_], places: list[tuple[Path, str]]) -> None:
+        def place(row: int) -> str:
+            return f"{places[row][0]}, {places[row][1]}, column {self.label!r}"
+
+        check_all_or_none(domain, missing, self.needs_labels(domain), place)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One file or split: its columns, and where each row stands in it."""
+    """One file or split: its columns, where each row stands in it, and the fault if it has no column of labels."""
 
     path: Path
     name: str
     frame: Any
     places: list[str]
+    lacks_label: DataError | None = None
 
 
-def _parts(path: str, columns: list[str]) -> list[_Part]:
+def _parts(path: str, columns: list[str], label: str) -> list[_Part]:
     places = list(dict.fromkeys([Path(path).expanduser(), data_folder() / Path(path).expanduser()]))
     found = next((place for place in places if place.exists()), None)
     if found is None and (path.lower().endswith(ENDINGS) or path[0] in "/.~" or path.count("/") > 1):
         raise DataError(f"path: there is no {' or '.join(map(str, places))}: give the file or folder of the texts")
     if found is None:
-        return _hub(path, columns)
+        return _hub(path, columns, label)
     if found.is_file():
-        return [_file(found, columns)]
+        return [_file(found, columns, label)]
     if any((found / name).is_file() for name in _SAVED):
-        return _saved(found, columns)
+        return _saved(found, columns, label)
     files = [file for file in sorted(found.iterdir()) if file.name.lower().endswith(ENDINGS) and file.name[0] != "."]
     if not files:
         raise DataError(
             f"path: {found} holds no table (a file that ends in {', '.join(ENDINGS)}) and was not written by "
             "datasets.save_to_disk: give the file or the folder of the texts"
         )
-    return [_file(file, columns) for file in files]
+    return [_file(file, columns, label) for file in files]
 
 
-def _file(path: Path, columns: list[str]) -> _Part:
-    frame = read_table(path, columns)
+def _file(path: Path, columns: list[str], label: str) -> _Part:
+    frame = read_table(path, columns, optional=[label])
     name = path.name[: -len(next(ending for ending in ENDINGS if path.name.lower().endswith(ending)))]
-    return _Part(path, name, frame, row_places(path, len(frame)))
+    lacks_label = None
+    if frame[label].isna().all():
+        try:
+            read_table(path, [label])
+        except DataError as error:
+            lacks_label = error
+    return _Part(path, name, frame, row_places(path, len(frame)), lacks_label)
 
 
 def _datasets() -> Any:
@@ -165,16 +191,16 @@ def _datasets() -> Any:
     return datasets
 
 
-def _saved(folder: Path, columns: list[str]) -> list[_Part]:
+def _saved(folder: Path, columns: list[str], label: str) -> list[_Part]:
     datasets = _datasets()
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever its readers raise
         raise DataError(f"path: {folder} cannot be read as a data set: {_first_line(error)}") from error
-    return _splits(folder, loaded, columns)
+    return _splits(folder, loaded, columns, label)
 
 
-def _hub(name: str, columns: list[str]) -> list[_Part]:
+def _hub(name: str, columns: list[str], label: str) -> list[_Part]:
     datasets = _datasets()
     repository, _, configuration = name.partition(":")
     try:
@@ -185,24 +211,29 @@ def _hub(name: str, columns: list[str]) -> list[_Part]:
             f"Hugging Face: {_first_line(error)}. Give the path of a file or folder, owner/name or "
             "owner/name:configuration; without a network, save the data set elsewhere with datasets.save_to_disk"
         ) from error
-    return _splits(Path(name), loaded, columns)
+    return _splits(Path(name), loaded, columns, label)
 
 
-def _splits(path: Path, loaded: Any, columns: list[str]) -> list[_Part]:
+def _splits(path: Path, loaded: Any, columns: list[str], label: str) -> list[_Part]:
     splits = dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
     parts = []
     for name, split in splits.items():
+        lacks_label = None
         for column in columns:
             if column not in split.column_names:
-                raise DataError(f"{path}, split {name!r}: {unknown('column', column, split.column_names)}")
-        frame = split.select_columns(columns).to_pandas()
-        for column in columns:
+                error = DataError(f"{path}, split {name!r}: {unknown('column', column, split.column_names)}")
+                if column != label:
+                    raise error
+                lacks_label = error
+        there = [column for column in columns if column in split.column_names]
+        frame = split.select_columns(there).to_pandas().reindex(columns=columns)
+        for column in there:
             kind = split.features[column]
             if hasattr(kind, "int2str"):  # classes are kept as numbers, with their names beside
                 frame[column] = [
                     None if value != value or value < 0 else kind.int2str(int(value)) for value in frame[column]
                 ]
-        parts.append(_Part(path / name, name, frame, [f"row {number}" for number in range(len(frame))]))
+        parts.append(_Part(path / name, name, frame, [f"row {number}" for number in range(len(frame))], lacks_label))
     return parts
 
 

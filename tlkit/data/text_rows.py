@@ -17,6 +17,7 @@ from tlkit.data.base import DomainDataModule
 from tlkit.data.rows import TensorRows
 from tlkit.data.splits import Rows, divide, generator
 from tlkit.data.tokens import tokenize
+from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.notes import say
 from tlkit.types import Split
@@ -31,7 +32,7 @@ class Texts:
     Attributes:
         texts: The texts.
         keys: By what two of them are the same: mostly the texts themselves.
-        labels: Names of their classes.
+        labels: Names of their classes; all are empty if the domain has no labels.
         places: What a user knows each by.
         test: Whether each is of a published test split.
     """
@@ -129,6 +130,10 @@ class TextModule(DomainDataModule):
             self._texts[domain] = _without_duplicates(domain, self.read(domain))
         return self._texts[domain]
 
+    def has_labels(self, domain: str) -> bool:
+        """Return whether the texts of a domain have labels."""
+        return any(self.texts(domain).labels)
+
     def row_names(self, domain: str) -> Sequence[str]:
         """Return where each text of a domain stands."""
         return self.texts(domain).places
@@ -138,7 +143,7 @@ class TextModule(DomainDataModule):
         rows = self._divided(domain)[split]
         if domain not in self._rows:
             texts = self.texts(domain)
-            y = torch.tensor([self.classes.index(label) for label in texts.labels])
+            y = torch.from_numpy(label_numbers(texts.labels, self.classes))
             if self.tokenizer is not None:
                 x: Any = tokenize(texts.texts, self.tokenizer, self.max_length, domain)
             else:
@@ -179,7 +184,7 @@ class TextModule(DomainDataModule):
             everything = np.arange(len(texts))
             self.splits[domain] = dict.fromkeys(("train", "val", "test", "reference"), everything)
             return self.splits[domain]
-        y = [self.classes.index(label) for label in texts.labels]
+        y = label_numbers(texts.labels, self.classes)
         groups = np.unique([_normal(key) for key in texts.keys], return_inverse=True)[1]
         test = self._held_out(domain, y, groups)
         leaking = np.isin(groups, groups[test]) | self._elsewhere(domain)
@@ -187,7 +192,7 @@ class TextModule(DomainDataModule):
             raise DataError(f"domain {domain!r} has no text to train on that is not tested on, there or in a target")
         return self.split(domain, y, groups, test, among=~leaking)
 
-    def _held_out(self, domain: str, y: list[int], groups: NDArray[Any]) -> Rows:
+    def _held_out(self, domain: str, y: Rows, groups: NDArray[Any]) -> Rows:
         """Return the test rows of a domain, which do not follow from its role."""
         if any(published := self.texts(domain).test):
             return np.flatnonzero(published)

@@ -36,7 +36,7 @@ class _Windows:
 
     Attributes:
         x: ``(N, C, length)`` float32.
-        y: ``(N,)`` class numbers.
+        y: ``(N,)`` class numbers; -1 if the domain has no labels.
         recording: ``(N,)`` number of the recording.
         piece: ``(N,)`` number of the piece of it.
         start: ``(N,)`` seconds from the recording's start.
@@ -256,11 +256,12 @@ class WindowedDomains(DomainDataModule):
         """Yield values, labels, the second of the start and the test flag of each piece of a recording."""
         series = recording.read()
         check_series(recording.name, series, self.channels)
-        values, labels, times = series.values, series.labels, series.times
+        values, times = series.values, series.times
+        labels = np.full(len(values), -1) if series.labels is None else series.labels
         if times is not None:
             times, values, labels = merge_equal(times, values, labels)
         whole: list[tuple[NDArray[Any], NDArray[Any], float]] = []
-        for part in stretches(times, labels >= 0, self.windows.longest_gap):
+        for part in stretches(times, (labels >= 0) | (series.labels is None), self.windows.longest_gap):
             second = part.start / self.windows.rate if times is None else times[part.start] - times[0]
             here, named = values[part], labels[part]
             if times is not None:

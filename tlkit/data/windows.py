@@ -152,7 +152,7 @@ def majority(labels: NDArray[Any], num_classes: int, length: int, stride: int) -
     """Return the label that most samples of each window have; of several that have as many, the one met first.
 
     Args:
-        labels: ``(T,)`` class numbers.
+        labels: ``(T,)`` class numbers; -1 in all samples of a recording without labels, and then in all windows.
         num_classes: Number of classes.
         length: Samples a window.
         stride: Samples from window to window.
@@ -162,8 +162,8 @@ def majority(labels: NDArray[Any], num_classes: int, length: int, stride: int) -
         array([2, 0, 0])
     """
     begin = starts(len(labels), length, stride)
-    if not len(begin):
-        return np.empty(0, np.int64)
+    if not len(begin) or (labels < 0).all():
+        return np.full(len(begin), -1, np.int64)
     is_class = labels[:, None] == np.arange(num_classes)
     so_far = np.concatenate([np.zeros((1, num_classes), np.int64), is_class.cumsum(axis=0)])
     counts = so_far[begin + length] - so_far[begin]
