@@ -65,6 +65,8 @@ class ImageTableDomains(ImageDomains):
             or the domains have other classes.
     """
 
+    shared_groups = True
+
     def __init__(
         self,
         table: str,
