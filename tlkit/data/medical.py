@@ -104,7 +104,7 @@ class ChestXRay(_Kermany):
 
     ``chest_xray`` holds the rows of the other two and cannot be in a run with them.
 
-    Licence: CC BY 4.0. Published at Mendeley Data, doi 10.17632/rscbjbr9sj.2 (1.2 GB).
+    Licence: CC BY 4.0. Published at Mendeley Data, doi 10.17632/rscbjbr9sj.2 (1.2 GB). No checksum is published.
 
     Args:
         sources: Labelled domains.
@@ -161,6 +161,7 @@ class OCT(_Kermany):
     figures are not comparable with those of runs that train on them.
 
     The one domain is ``oct``. Licence: CC BY 4.0. Published at Mendeley Data, doi 10.17632/rscbjbr9sj.2 (5.8 GB).
+    No checksum is published.
 
     Args:
         sources: ``[oct]``, or empty.
