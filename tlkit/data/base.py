@@ -133,6 +133,10 @@ class DomainDataModule(L.LightningDataModule):
         """
         return domain not in self._unlabelled
 
+    def where(self, what: str) -> str:
+        """Return what ``"domains"`` or ``"classes"`` are read from, a file and its column in words; "" if from none."""
+        return ""
+
     def row_names(self, domain: str) -> Sequence[str] | None:
         """Return what a user knows each row of a domain by: a file, a line of a table. None if there is nothing."""
         return None
@@ -245,11 +249,12 @@ class DomainDataModule(L.LightningDataModule):
         Raises:
             DataError: In words that say which domain, what is wrong and what to do.
         """
-        check_domains({"sources": self.sources, "targets": self.targets, "also_test": self.also_test}, self.domains)
+        roles = {"sources": self.sources, "targets": self.targets, "also_test": self.also_test}
+        check_domains(roles, self.domains, self.where)
         unlabelled = [domain for domain in self.eval_domains if not self.has_labels(domain)]
         refuse_unlabelled(unlabelled, self.sources, self.budgets)
         named = {domain: self.domain_classes(domain) for domain in self.eval_domains if domain not in unlabelled}
-        check_classes(named, known=self.classes or self.quantities)
+        check_classes(named, self.classes or self.quantities, self.where)
         training = stage in ("fit", None)
         self._resumed = None
         for domain in self.eval_domains:

@@ -164,6 +164,11 @@ class FingerprintDomains(ScanDomains):
         """Return whether the rows of a domain have labels."""
         return not self._missing[self._rows(domain)].all()
 
+    def where(self, what: str) -> str:
+        """Return the file and the columns that the domains or the classes are read from."""
+        columns = [self.table.domain] if what == "domains" else self._label_columns
+        return f"{self.path}, column {' and '.join(map(repr, columns))}"
+
     def scans(self, domain: str) -> Scans:
         """Take the rows of one domain out of the table."""
         rows = self._rows(domain)

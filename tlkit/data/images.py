@@ -71,6 +71,10 @@ class ImageFolderDomains(ImageDomains):
         """The folders in ``root``."""
         return _folders(self.folder)
 
+    def where(self, what: str) -> str:
+        """Return the folders that the domains or the classes are named by."""
+        return f"the folders {self.folder}/*" if what == "domains" else f"the folders {self.folder}/<domain>/*"
+
     def domain_folder(self, domain: str) -> Path:
         """Return the folder of a domain's class folders."""
         return self.folder / domain

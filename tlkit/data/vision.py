@@ -47,6 +47,10 @@ class _PublishedFolders(ImageFolderDomains):
         needed = [f"{self.places[0]}/{domain}" for domain in self.eval_domains]
         return published_folder(self.root or None, self.default, needed, [self.published]) / self.places[0]
 
+    def where(self, what: str) -> str:
+        """Return the folders that the classes are named by; the domains are given."""
+        return "" if what == "domains" else super().where(what)
+
 
 class Office31(_PublishedFolders):
     """Office-31 (Saenko et al., ECCV 2010): 31 classes of office objects from a shop, a camera and a webcam.
