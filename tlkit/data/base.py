@@ -50,8 +50,8 @@ class DomainDataModule(L.LightningDataModule):
         domains: Names of all domains there are; a subclass sets it.
         classes: Names of the classes in label order, empty when labels are not classes; a subclass sets it.
         quantities: Names and units of the columns of the labels when they are measured values; a subclass sets it.
-        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points); a
-            subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
+        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points,
+            channels); a subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
         shared_groups: Whether a group of the same name is the same person, patient or place in every domain, so that it
             may not be trained on in one and tested on in another; a subclass sets it.
         splits: Row numbers by domain and split, as :meth:`split` made them.

@@ -191,6 +191,11 @@ class WindowedDomains(DomainDataModule):
         """Names of the channels of a window, as ``signals.channels`` makes them."""
         return channel_names(self.channels, self.triads, self.signals.channels)
 
+    @property
+    def input_names(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a property for read-only
+        """The channels."""
+        return self.channel_names
+
     def _windows(self, domain: str) -> _Windows:
         if domain not in self._made:
             made = self._make(domain)
