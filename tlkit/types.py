@@ -131,8 +131,8 @@ class DataSpec:
         scale: Standard deviation of each quantity over the labelled training rows.
         points: The distinct labels of the labelled training rows when they are measured values, at most 4,096; empty if
             there are more.
-        input_names: What the columns of ``x`` stand for where each has a meaning of its own, the words of a bag or the
-            access points of a scan; empty for other inputs.
+        input_names: What the columns of ``x`` stand for where each has a meaning of its own, the words of a bag, the
+            access points of a scan or the channels of a window; empty for other inputs.
     """
 
     domains: tuple[str, ...]
@@ -174,8 +174,8 @@ class DataSpec:
         return (
             f"was built for {len(self.input_names)} named columns of x, and the {len(new.input_names)} of the data are "
             f"others: {_columns_that_differ(self.input_names, new.input_names)}. Give those that it was trained with: "
-            "access points as in the table of its training; words of the same data.sources and data.targets, which a "
-            "bag of words is made from (other domains go into data.also_test)"
+            "access points as in the table of its training; the same channels and signals.channels; words of the same "
+            "data.sources and data.targets, which a bag of words is made from (other domains go into data.also_test)"
         )
 
 

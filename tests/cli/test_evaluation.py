@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from tests.data.recording_files import series_table
 from tests.data.scan_files import office_frame
 from tests.data.text_files import sentences
 from tlkit.cli.evaluation import _write
@@ -109,6 +110,7 @@ def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
         file.write_text(yaml.safe_dump(recipe | changed))
         return main([command, "--config", str(file), *words])
 
+    (tmp_path / "recordings").mkdir()
     rows = [(*row, domain) for domain in ("dvd", "electronics", "kitchen") for row in sentences(domain, 40)]
     pd.DataFrame(rows, columns=["text", "label", "domain"]).to_csv(tmp_path / "mine.csv", index=False)
     roles = {"sources": ["electronics"], "targets": ["dvd"], "batch_size": 8}
@@ -135,6 +137,23 @@ def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
     office_frame()[["AP1", "AP0", *office_frame().columns[2:]]].to_csv(tmp_path / "office.csv", index=False)
     assert started("test", net, scans, f"--ckpt_path={tmp_path}/runs/other/w/checkpoints/best.ckpt") == 2
     assert "in another order, column 0 was 'AP0' and is 'AP1'" in capsys.readouterr().err
+    office_frame().drop(columns="AP4").to_csv(tmp_path / "office.csv", index=False)
+    assert started("test", net, scans, f"--ckpt_path={tmp_path}/runs/other/w/checkpoints/best.ckpt") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "built for 6 named columns of x, and the 5 of the data are others: 1 missing ('AP4')." in error
+
+    files = series_table(tmp_path / "recordings")
+    windows = {"length": 32, "stride": 16}
+    roles = {"sources": ["hip"], "targets": ["wrist"], "batch_size": 8}
+    waves = {"class_path": "SeriesDomains", "init_args": {**roles, **files, "windows": windows}}
+    cnn = {"backbone": "CNN1d", "adaptation": []}
+    assert started("fit", cnn, waves, "--run_id=s") == 0
+    capsys.readouterr()
+    best = f"--ckpt_path={tmp_path}/runs/other/s/checkpoints/best.ckpt"
+    assert started("test", cnn, waves, best, "--data.signals.channels=raw+magnitude") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "built for 3 named columns of x, and the 4 of the data are others: 1 new ('" in error
+    assert "signals.channels" in error
 
 
 def test_packed_codes_are_one_column_in_hexadecimal(tmp_path):

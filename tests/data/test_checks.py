@@ -1,6 +1,24 @@
+import shutil
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 
+from tests.data.image_sets import image_table
+from tests.data.recording_files import series_table
+from tests.data.scan_files import office
+from tests.data.settings import image_folders
+from tests.data.text_files import text_table
+from tlkit.data import (
+    PACS,
+    FingerprintDomains,
+    ImageFolderDomains,
+    ImageTableDomains,
+    SeriesColumns,
+    SeriesDomains,
+    TextDomains,
+)
 from tlkit.data.checks import check_classes, check_domains, check_roles, check_values
 from tlkit.errors import DataError
 
@@ -43,6 +61,85 @@ def test_classes():
         check_classes({"a": ["cat", "dog"], "b": ["dog", "cat"]})
     with refuses("a 20, b 1 classes: 'b' lacks 1, 2, 3, 4, 5, 6, 7, 8 and 11 more"):
         check_classes({"a": [str(i) for i in range(20)], "b": ["0"]})
+
+
+def change(path, old, new):
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+
+
+def fingerprints(root):
+    files = office(root)
+    change(root / "office.csv", ",south,", ",east,")
+    lines = (root / "office.csv").read_text().splitlines()
+    (root / "office.csv").write_text("\n".join(line for line in lines if ",east," not in line or "old" in line))
+    arguments = {**files, "sources": ["old"], "targets": ["new"], "label": "building"}
+    return FingerprintDomains, arguments, "office.csv, column 'phone'", "office.csv, column 'house'"
+
+
+def series(root):
+    files = series_table(root)
+    lines = (root / "all.csv").read_text().splitlines()
+    (root / "all.csv").write_text("\n".join(line for line in lines if "rest" not in line or "hip" in line))
+    columns = SeriesColumns(**files["columns"])
+    arguments = {"root": files["root"], "columns": columns, "sources": ["hip"], "targets": ["wrist"]}
+    return SeriesDomains, arguments, f"files of {root}, column 'place'", f"files of {root}, column 'activity'"
+
+
+def series_paths(root):
+    files = series_table(root)
+    for place, label in (("hip", "walk"), ("hip", "rest"), ("wrist", "walk")):
+        (root / place).mkdir(exist_ok=True)
+        (root / place / f"{label}.csv").write_text((root / "all.csv").read_text())
+    (root / "all.csv").unlink()
+    columns = SeriesColumns(files["columns"]["channels"], path=r"(?P<label>[a-z]+)\.csv")
+    arguments = {"root": files["root"], "columns": columns, "sources": ["hip"], "targets": ["wrist"]}
+    return SeriesDomains, arguments, "the first folder of each path", "the group 'label' of columns.path"
+
+
+def folders(root):
+    files = image_folders(root)
+    shutil.rmtree(root / "sketch" / "dog")
+    arguments = {**files, "sources": ["photo"], "targets": ["sketch"]}
+    return ImageFolderDomains, arguments, f"the folders {root}/*", f"the folders {root}/<domain>/*"
+
+
+def images(root):
+    files = image_table(root)
+    table = Path(files["table"])
+    frame = pd.read_csv(table)
+    frame[(frame["label"] != frame["label"].iloc[0]) | (frame["domain"] == "north")].to_csv(table, index=False)
+    arguments = {**files, "sources": ["north"], "targets": ["south"]}
+    return ImageTableDomains, arguments, f"{table}, column 'domain'", f"{table}, column 'label'"
+
+
+def texts(root):
+    files = text_table(root)
+    return TextDomains, {**files, "sources": ["electronics"], "targets": ["dvd"]}, "column 'domain'", ""
+
+
+@pytest.mark.parametrize("write", [fingerprints, series, series_paths, folders, images, texts])
+def test_where_domains_and_classes_are_read_from_is_said(tmp_path, write):
+    module, arguments, domains, classes = write(tmp_path)
+    with pytest.raises(DataError) as caught:
+        module(**{**arguments, "targets": [f"{arguments['targets'][0]}x"]}).setup()
+    assert f"did you mean {arguments['targets'][0]!r}" in str(caught.value)
+    assert " Domains are read from " in str(caught.value)
+    assert str(caught.value).endswith(domains)
+    if classes:
+        with pytest.raises(DataError, match="must have the same classes") as caught:
+            module(**arguments).setup()
+        assert " Classes are read from " in str(caught.value)
+        assert str(caught.value).endswith(classes)
+
+
+def test_a_published_set_is_not_fetched_to_say_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_DATA", str(tmp_path))
+    with refuses(
+        "sources: unknown domain 'foto': did you mean 'photo'.* Allowed: art_painting, cartoon, photo, sketch.$"
+    ):
+        PACS(["foto"]).setup()
 
 
 def test_inputs_that_are_no_tensors():

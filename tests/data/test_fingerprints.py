@@ -148,10 +148,10 @@ def test_a_row_of_another_width_is_named(tmp_path):
     data = opened(tmp_path)
     path = tmp_path / "office.csv"
     path.write_text(path.read_text() + "-40,-50\n")
-    with pytest.raises(DataError, match=r"office.csv, line 122, column"):
+    with pytest.raises(DataError, match=r"office.csv, line 122: expected 12 cells"):
         data.setup()
     path.write_text(path.read_text().rstrip("\n") + ",1,2,3,4,5,6,7,8,9,10,11\n")
-    with pytest.raises(DataError, match="a row has more cells than the header"):
+    with pytest.raises(DataError, match="line 122: expected 12 cells as in the header, got 13"):
         FingerprintDomains(data.table, ["old"]).setup()
 
 
@@ -171,3 +171,16 @@ def test_a_row_of_another_width_is_named(tmp_path):
 def test_arguments(tmp_path, arguments, message):
     with pytest.raises(DataError, match=message):
         opened(tmp_path, **arguments).setup()
+
+
+def test_a_row_that_lacks_a_cell_is_not_read_shifted(tmp_path):
+    frame = office_frame().replace(NOT_HEARD, np.nan)
+    last = [name for name in frame if not name.startswith("AP")] + [f"AP{i}" for i in range(6)]
+    data = opened(tmp_path, missing=None)
+    path = tmp_path / "office.csv"
+    frame[last].to_csv(path, index=False)
+    lines = path.read_text().splitlines()
+    lines[4] = ",".join(lines[4].split(",")[:-1])  # the cells after it would move by one, the last be not heard
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"office.csv, line 5: expected 12 cells as in the header, got 11; correct"):
+        data.setup()

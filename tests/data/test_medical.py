@@ -160,6 +160,8 @@ def test_without_the_files_it_says_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("TLKIT_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"OCT2017.tar.gz from Mendeley Data, doi 10\.17632/rscbjbr9sj\.2"):
         OCT(sources=["oct"]).setup()
+    with pytest.raises(DataError, match=r"octmnist.npz is not in .*It is in the record 10.5281/zenodo.10519652, and"):
+        MedMNIST(sources=["octmnist"]).setup()
 
 
 def test_the_real_chest_xrays(tlkit_data):

@@ -30,6 +30,20 @@ def test_degrees_are_guessed_and_the_message_says_so():
         check_metres(degrees, "a.csv", ("lon", "lat"), (0.0, 0.0))
     with pytest.raises(DataError, match="This is a guess"):  # an origin taken away does not hide it
         check_metres(degrees - (-0.0673, 39.99), "a.csv", ("lon", "lat"), (-0.0673, 39.99))
+    town = np.array([[-0.0673, 39.5940], [0.3702, 39.9941]])
+    with pytest.raises(
+        DataError, match=r"This is a guess.*0.43750 and 0.40010.*nothing surveyed is under a metre wide"
+    ):
+        check_metres(town, "a.csv", ("x", "y"), (0.0, 0.0))
+    with pytest.raises(DataError, match=r"add 1000 to both columns and set origin to \[1002.0, 1039.0\]"):
+        check_metres(town - (2.0, 39.0), "a.csv", ("x", "y"), (2.0, 39.0))
+    check_metres(town + 1000 - (1002.0, 1039.0), "a.csv", ("x", "y"), (1002.0, 1039.0))  # metres after all
+    country = np.array([[-7.5, 37.0], [3.2, 43.1]])
+    with pytest.raises(DataError, match=r"'gps_lon' and 'Latitude' look like degrees. This is a guess.*are called so"):
+        check_metres(country, "a.csv", ("gps_lon", "Latitude"), (0.0, 0.0))
+    check_metres(country, "a.csv", ("x", "y"), (0.0, 0.0))
+    check_metres(country, "a.csv", ("along", "flat"), (0.0, 0.0))
+    check_metres(country * 40, "a.csv", ("LONGITUDE", "LATITUDE"), (0.0, 0.0))  # a set that misnames its metres
     check_metres(np.array([[0.0, 0.0], [3.0, 0.0]]), "a.csv", ("x", "y"), (0.0, 0.0))  # a corridor of 3 m
     check_metres(np.array([[1.0, 2.0], [1.0, 2.0]]), "a.csv", ("x", "y"), (0.0, 0.0))  # a single place
 

@@ -64,6 +64,13 @@ def test_windows_labels_and_names_of_a_folder(folder):
     assert data.spec().class_counts[1] > 0
 
 
+def test_a_model_knows_the_channels_of_its_windows(folder):
+    columns = SeriesColumns(["y", "x"], time="t")
+    old, new = make(folder).spec(), make(folder, columns).spec()
+    assert old.input_names == ("x", "y")
+    assert "they are in another order, column 0 was 'x' and is 'y'" in old.difference(new)
+
+
 def test_no_two_splits_share_a_recording(folder):
     data = make(folder)
     for domain in ("phone", "watch"):

@@ -143,6 +143,7 @@ def test_every_form_of_file_gives_the_same(tmp_path):
     [
         ("x,z,label\n1,2,a\n", r"a.csv has no column 'y'.*Its columns: x, z, label"),
         ("x,y,label\n", "a.csv is empty: it has no rows"),
+        ("", "a.csv is empty: it has no columns and no rows; get it again, or remove it"),
         ("x,y,label\n1,2,a\n1,,a\n", r"a.csv, line 3, column 'y': expected a number, got nothing"),
         ("x,y,label\n1,2,a\n1,NaN,a\n", r"line 3, column 'y'"),
         ("x,y,label\n1,2,a\nwalk,2,a\n", r"line 3, column 'x': expected a number, got the text 'walk'"),
@@ -203,6 +204,8 @@ def test_labels_may_be_missing(tmp_path):
 def test_a_file_that_is_no_archive(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*a\.npz"):
         SeriesTable(write(tmp_path / "a.npz", "x,y\n"), SeriesColumns(XY))
+    with pytest.raises(DataError, match=r"a\.npz is empty: it holds no arrays; get it again"):
+        SeriesTable(write(tmp_path / "a.npz", ""), SeriesColumns(XY))
     cut_off = write(tmp_path / "b.npz", "PK\x03\x04 and no more")
     with pytest.raises(DataError, match=r"cannot read .*b\.npz"):
         SeriesTable(cut_off, SeriesColumns(XY))

@@ -65,6 +65,16 @@ def test_rows_are_named_by_the_line_they_begin_in(tmp_path):
     assert row_places(table(tmp_path / "t.parquet"), 2) == ["row 1", "row 2"]
 
 
+def test_quotes_blank_lines_and_long_cells_are_no_fault_of_a_row(tmp_path):
+    path = write(tmp_path / "t.csv", 'text,n\n"a, ""b""\n,c",1\n  \t\n3" pipe,2\n,\n' + "long" * 50_000 + ',"4"\n')
+    frame = read_table(path, ["text", "n"])
+    assert frame["n"].tolist()[:2] == [1, 2]
+    assert frame["text"].tolist()[:2] == ['a, "b"\n,c', '3" pipe']
+    assert len(frame) == 4
+    path = write(tmp_path / "t.tsv", "text\tn\na\t1\n\t\n \n")
+    assert len(read_table(path, ["n"])) == 2
+
+
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b"\xef\xbb\xbftext\na\n")
@@ -81,14 +91,21 @@ def test_numbers_of_json_stay_what_they_are(tmp_path):
     ("name", "content", "message"),
     [
         ("t.csv", "txet,label\na,b\n", "FILE has no column 'text': did you mean 'txet'? Its columns: txet, label"),
-        ("t.csv", "", "FILE has no column 'text'. Its columns: none"),
+        ("t.csv", "", "FILE is empty: it has no columns and no rows; get it again, or remove it"),
+        ("t.csv", "\n\n", "FILE is empty"),
+        ("t.tsv.gz", "", "FILE is empty"),
+        ("t.parquet", "", "FILE is empty"),
+        ("t.jsonl", " \n", "FILE is empty"),
         ("t.csv", "text,text\na,b\n", "FILE has 2 columns named 'text': rename"),
-        ("t.csv", "text,n\na,1\nb, c,2\n", "a row has more cells than the header"),
-        ("t.csv", "text,n\na,1,2\nb,1,2\n", "a row has more cells than the header"),
-        ("t.csv", 'text,n\n"a,1\n', "cannot read the table FILE"),
+        ("t.csv", "text,n\na,1\nb, c,2\n", "FILE, line 3: expected 2 cells as in the header, got 3; correct the row"),
+        ("t.csv", "text,n\na,1,2\nb,1,2\n", "FILE, line 2: expected 2 cells as in the header, got 3"),
+        ("t.csv", "text,n,m\na,1,2\nb,2\n", "FILE, line 3: expected 3 cells as in the header, got 2"),
+        ("t.csv", 'text,n\n"a\n,b",1\n\n"c"\n', "FILE, line 5: expected 2 cells as in the header, got 1; correct"),
+        ("t.csv", 'text,n\n"a,1\nb,2\n', "FILE, line 2: expected 2 cells as in the header, got 1 up to line 3, where"),
+        ("t.tsv", "text\tn\na,b\t1\nc,d\n", "FILE, line 3: expected 2 cells as in the header, got 1"),
         ("t.jsonl", '{"text": "a"}\n{"text"\n', "FILE, line 2: not JSON"),
         ("t.jsonl", '{"text": "a"}\n["b"]\n', "FILE, line 2: each line must hold one JSON object, got a list"),
-        ("t.jsonl", "", "FILE has no column 'text'. Its columns: none"),
+        ("t.jsonl", "", "FILE is empty"),
         ("t.csv.gz", "text\na\n", "cannot read the table FILE: Not a gzipped file"),
         ("t.parquet", "text", "cannot read the table FILE"),
         ("t.xlsx", "text", "FILE has another ending: a table is a file that ends in .csv"),

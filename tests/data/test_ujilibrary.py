@@ -117,29 +117,57 @@ def test_broken_files_are_named(tmp_path):
     (folder / "trn01ids.csv").unlink()
     with pytest.raises(DataError, match=r"trn01ids.csv is missing: every set has the files rss, crd and ids"):
         month_1()
-    with pytest.raises(DataError, match=r"month-07: there is no folder .*07, the months here are 01, 02"):
-        UJILibrary(["month-07"], root=str(tmp_path)).setup()
+    with pytest.raises(DataError, match=r"month-07: there is no folder .*07, as it is no domain of this run"):
+        UJILibrary(["month-01"], root=str(tmp_path)).scans("month-07")
     with pytest.raises(DataError, match="unknown domain 'moth-01': did you mean 'month-01'"):
         UJILibrary(["moth-01"], root=str(tmp_path)).setup()
     with pytest.raises(DataError, match="unknown learn_from 'surveys': did you mean 'survey'"):
         UJILibrary(["month-01"], learn_from="surveys")
 
 
-@pytest.mark.parametrize("inside", ["", "UJI_LIB_DB_v2.2/"])
-def test_it_is_fetched_from_a_mirror_whatever_folder_the_archive_has(tmp_path, monkeypatch, inside):
+def mirror(tmp_path, monkeypatch, inside="", months=(1, 2)):
+    """Put an archive of some months on a mirror, as if it were the published one."""
     (tmp_path / "mirror").mkdir()
-    ujilibrary(tmp_path / "made")
+    ujilibrary(tmp_path / "made", months=months)
     archive = tmp_path / "mirror" / "UJI_LIB_DB_v2.2.zip"
     with zipfile.ZipFile(archive, "w") as bundle:
         for file in sorted((tmp_path / "made" / "db").rglob("*.csv")):
             bundle.write(file, f"{inside}{file.relative_to(tmp_path / 'made')}")
-    published = tlkit.data.ujilibrary._ARCHIVE
     sum_ = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setattr(tlkit.data.ujilibrary, "_ARCHIVE", Published(published.name, published.url, sha256=sum_))
+    monkeypatch.setattr(tlkit.data.ujilibrary, "_ARCHIVE", Published(archive.name, "", sha256=sum_))
     monkeypatch.setenv("TLKIT_MIRROR", str(tmp_path / "mirror"))
     monkeypatch.setenv("TLKIT_DATA", str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("inside", ["", "UJI_LIB_DB_v2.2/"])
+def test_it_is_fetched_from_a_mirror_whatever_folder_the_archive_has(tmp_path, monkeypatch, inside):
+    mirror(tmp_path, monkeypatch, inside)
     assert len(UJILibrary(["month-01"]).scans("month-02").names) == 6 * 72
     assert (tmp_path / "data" / "UJI_LIB_DB_v2" / inside / "db" / "01" / "trn01rss.csv").is_file()
+
+
+@pytest.mark.parametrize("inside", ["", "UJI_LIB_DB_v2.2/"])
+def test_a_month_that_is_missing_is_fetched_and_the_others_stay_as_they_are(tmp_path, monkeypatch, inside):
+    mirror(tmp_path, monkeypatch, inside, months=(1, 2, 3))
+    root = tmp_path / "data" / "UJI_LIB_DB_v2"
+    ujilibrary(root)
+    mine = root / "db" / "01" / "trn01rss.csv"
+    mine.write_text(mine.read_text().replace("100", "-104"))
+    before = mine.read_text()
+    assert len(UJILibrary(["month-01"], ["month-02"]).scans("month-02").names) == 6 * 72
+    assert not (root / "UJI_LIB_DB_v2.2.zip").exists()  # nothing was missing
+    data = UJILibrary(["month-02"], ["month-03"], batch_size=4)
+    data.setup()
+    assert len(data.row_names("month-03")) == 6 * 72
+    assert mine.read_text() == before
+    with pytest.raises(
+        DataError, match=r"lacks a month of 01, 09; it has 01, 02, 03, and UJI_LIB_DB_v2.2.zip does not"
+    ):
+        UJILibrary(["month-01"], ["month-09"]).setup()
+    monkeypatch.delenv("TLKIT_MIRROR")
+    (root / "UJI_LIB_DB_v2.2.zip").unlink()
+    with pytest.raises(DataError, match=r"lacks a month of 01, 09; it has 01, 02, 03. UJI_LIB_DB_v2.2.zip is not in "):
+        UJILibrary(["month-01"], ["month-09"]).setup()
 
 
 def test_the_real_files(tlkit_data):

@@ -111,6 +111,20 @@ def test_domainnet_tests_on_the_published_rows(tmp_path):
         ready(DomainNet, ["clipart"], ["painting"], root=str(tmp_path))
 
 
+def test_domainnet_is_checked_against_the_published_sums(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TLKIT_MIRROR", str(tmp_path))
+    (tmp_path / "clipart.zip").write_bytes(b"the first version, not the cleaned one")
+    with pytest.raises(DataError, match=r"clipart.zip from file.* published is cd0d8f2d77a4e181449b78ed62bccf1e"):
+        ready(DomainNet, ["clipart"])
+    (tmp_path / "mine").mkdir()
+    domainnet(tmp_path / "mine")
+    lists = tmp_path / "mine" / "splits"
+    (lists / "clipart_test.txt").rename(tmp_path / "clipart_test.txt")
+    with pytest.raises(DataError, match=r"clipart_test.txt from .* published is f5ddbcfd657a3acf9d0f7da10db22565"):
+        ready(DomainNet, ["clipart"], root=str(tmp_path / "mine"))
+
+
 def test_the_real_pacs(tlkit_data):
     data = PACS(["photo"], ["art_painting"], also_test=["cartoon"], image_size=96, hold_out=HoldOut(test_fraction=0.3))
     data.setup()

@@ -34,7 +34,8 @@ class AmazonReviews(TextModule):
     domain, 8,000 in all, of which 147 repeat the text of another one of the same domain and class and are left out: 44
     books, 46 dvd, 34 electronics, 23 kitchen. The raw text is read; the authors' bags of words are not.
 
-    Licence: published for research, without a licence; the texts are those of Amazon's customers.
+    Licence: published for research, without a licence; the texts are those of Amazon's customers. No checksum is
+    published.
 
     Args:
         sources: Labelled domains.

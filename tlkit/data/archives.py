@@ -25,16 +25,16 @@ _SINGLE: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 _Member = tuple[str, str, Callable[[], IO[bytes] | None]]
 
 
-def unpack(archive: Path, folder: Path, marker: str = "") -> Path:
+def unpack(archive: Path, folder: Path, marker: str = "", replace: bool = True) -> Path:
     """Unpack a zip, tar (also compressed) or a single gz or bz2 file into ``folder``.
 
-    Everything is unpacked aside and then moved, so a folder that has appeared is complete. Files of the same name are
-    replaced.
+    Everything is unpacked aside and then moved, so a folder that has appeared is complete.
 
     Args:
         archive: The file.
         folder: Where to; made if it is not there.
         marker: A path in ``folder`` that is there once the archive has been unpacked: nothing is done if it is.
+        replace: Whether files of the same name are replaced; else they stay as they are.
 
     Returns:
         ``folder``.
@@ -49,7 +49,7 @@ def unpack(archive: Path, folder: Path, marker: str = "") -> Path:
     try:
         for name, kind, content in _members(archive, folder):
             _unpack_member(archive, name, kind, content, aside)
-        _move(aside, folder, marker)
+        _move(aside, folder, marker, replace)
     except (
         OSError,
         EOFError,
@@ -118,14 +118,14 @@ def _unpack_member(archive: Path, name: str, kind: str, content: Callable[[], IO
         shutil.copyfileobj(source, out, 1 << 20)
 
 
-def _move(aside: Path, folder: Path, last: str) -> None:
+def _move(aside: Path, folder: Path, last: str, replace: bool) -> None:
     """Move everything from ``aside`` into ``folder``, what ``last`` lies in at the end."""
     first = PurePosixPath(last).parts[:1]
     for path in sorted(aside.iterdir(), key=lambda path: ((path.name,) == first, path.name)):
         target = folder / path.name
         if target.is_dir() and path.is_dir():
-            _move(path, target, "/".join(PurePosixPath(last).parts[1:]) if (path.name,) == first else "")
+            _move(path, target, "/".join(PurePosixPath(last).parts[1:]) if (path.name,) == first else "", replace)
         elif target.is_dir() != path.is_dir() and target.exists():
             raise DataError(f"{target} is in the way of a file or folder of the archive; move it away")
-        else:
+        elif replace or not target.exists():
             os.replace(path, target)

@@ -12,20 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes
+from tlkit.data.division import Division
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
-from tlkit.data.splits import (
-    HoldOut,
-    Rows,
-    as_mask,
-    choose_labelled,
-    divide,
-    generator,
-    hold_out_test,
-    label_budgets,
-    rows_in_use,
-    tell_absent,
-)
+from tlkit.data.splits import HoldOut, Rows, label_budgets, rows_in_use, tell_absent
 from tlkit.data.statistics import label_statistics
 from tlkit.data.unlabelled import find_labels, refuse_unlabelled, tell_unlabelled
 from tlkit.distributed import run_seed
@@ -60,8 +50,10 @@ class DomainDataModule(L.LightningDataModule):
         domains: Names of all domains there are; a subclass sets it.
         classes: Names of the classes in label order, empty when labels are not classes; a subclass sets it.
         quantities: Names and units of the columns of the labels when they are measured values; a subclass sets it.
-        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points); a
-            subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
+        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points,
+            channels); a subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
+        shared_groups: Whether a group of the same name is the same person, patient or place in every domain, so that it
+            may not be trained on in one and tested on in another; a subclass sets it.
         splits: Row numbers by domain and split, as :meth:`split` made them.
         labelled: Row numbers of the targets' labelled training rows, by domain.
 
@@ -89,6 +81,7 @@ class DomainDataModule(L.LightningDataModule):
     classes: Sequence[str] = ()
     quantities: Sequence[str] = ()
     input_names: Sequence[str] = ()
+    shared_groups: bool = False
 
     def __init__(
         self,
@@ -111,6 +104,7 @@ class DomainDataModule(L.LightningDataModule):
         self.labelled: dict[str, Rows] = {}
         self._unlabelled: set[str] = set()
         self._told: set[str] = set()
+        self._divisions: dict[str, Division] = {}
         self._labels: dict[str, NDArray[Any]] = {}
         self._read: dict[tuple[str, Split], DomainRows] = {}
         self._loader: TrainLoader | None = None
@@ -139,6 +133,10 @@ class DomainDataModule(L.LightningDataModule):
         """
         return domain not in self._unlabelled
 
+    def where(self, what: str) -> str:
+        """Return what ``"domains"`` or ``"classes"`` are read from, a file and its column in words; "" if from none."""
+        return ""
+
     def row_names(self, domain: str) -> Sequence[str] | None:
         """Return what a user knows each row of a domain by: a file, a line of a table. None if there is nothing."""
         return None
@@ -162,7 +160,8 @@ class DomainDataModule(L.LightningDataModule):
 
         Training, validation and test rows of a source are disjoint. A domain without labels to train on has none to
         validate on either: its validation rows are its training rows, for scores that need no labels. The test rows of
-        a domain do not depend on its role.
+        a domain depend neither on its role nor on the other domains of the run. Where ``shared_groups`` is set, its
+        training and validation rows leave out the groups that another domain tests on.
 
         Args:
             domain: Name of the domain.
@@ -188,29 +187,19 @@ class DomainDataModule(L.LightningDataModule):
         if not find_labels(domain, labels, used, self.classes, self.needs_labels(domain)):
             self._unlabelled.add(domain)
             refuse_unlabelled([domain], self.sources, self.budgets)
-        random = generator(self.hold_out.seed, domain)
-        try:
-            train, held = hold_out_test(self.hold_out, labels, groups, test, among, random)
-            validation = reference = train
-            if domain in self.sources and val is not None:
-                held_out = as_mask(val, len(labels))[train]
-                train, validation = train[~held_out], train[held_out]
-            elif domain in self.sources:
-                count = max(round(self.hold_out.val_fraction * len(train)), 1)
-                train, validation = divide(train, count, labels, groups, random)
-            if domain in self.budgets:
-                random = generator(self.hold_out.seed, f"{domain}, labelled")
-                chosen = choose_labelled(train, self.budgets[domain], labels, groups, random)
-                if domain in self.sources:
-                    train = chosen
-                else:
-                    self.labelled[domain] = chosen
-            if domain in self.sources:
-                reference = np.union1d(train, validation)
-        except DataError as error:
-            raise DataError(f"domain {domain!r} cannot be split: {error}") from error
         self._labels[domain] = labels
-        self.splits[domain] = {"train": train, "val": validation, "test": held, "reference": reference}
+        shared = self.shared_groups and groups is not None
+        scored, source, budget = domain not in self._unlabelled, domain in self.sources, self.budgets.get(domain)
+        own = Division(domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared)
+        self._divisions[domain] = own
+        if shared:  # what the others test on must be known; a domain that asks while this one waits finds it here
+            for other in self.eval_domains:
+                if other not in self._divisions:
+                    self.dataset(other, "train")
+        run = [self._divisions[name] for name in self.eval_domains if name in self._divisions]
+        self.splits[domain], labelled = own.split(run)
+        if labelled is not None:
+            self.labelled[domain] = labelled
         tell_absent(domain, self.classes, labels, self.splits[domain], self.labelled.get(domain))
         return self.splits[domain]
 
@@ -260,11 +249,12 @@ class DomainDataModule(L.LightningDataModule):
         Raises:
             DataError: In words that say which domain, what is wrong and what to do.
         """
-        check_domains({"sources": self.sources, "targets": self.targets, "also_test": self.also_test}, self.domains)
+        roles = {"sources": self.sources, "targets": self.targets, "also_test": self.also_test}
+        check_domains(roles, self.domains, self.where)
         unlabelled = [domain for domain in self.eval_domains if not self.has_labels(domain)]
         refuse_unlabelled(unlabelled, self.sources, self.budgets)
         named = {domain: self.domain_classes(domain) for domain in self.eval_domains if domain not in unlabelled}
-        check_classes(named, known=self.classes or self.quantities)
+        check_classes(named, self.classes or self.quantities, self.where)
         training = stage in ("fit", None)
         self._resumed = None
         for domain in self.eval_domains:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
@@ -45,8 +45,19 @@ def check_roles(sources: Sequence[str], targets: Sequence[str], also_test: Seque
         raise DataError("sources and targets are both empty: name at least one domain to train on")
 
 
-def check_domains(roles: Mapping[str, Sequence[str]], domains: Sequence[str]) -> None:
+def _nowhere(what: str) -> str:
+    return ""
+
+
+def check_domains(
+    roles: Mapping[str, Sequence[str]], domains: Sequence[str], where: Callable[[str], str] = _nowhere
+) -> None:
     """Refuse a name that is not among the data module's domains.
+
+    Args:
+        roles: Names of the domains in each role.
+        domains: All names there are.
+        where: Says where ``"domains"`` are read from, in words; asked for a message alone.
 
     Raises:
         DataError: With the argument, near names, and all names.
@@ -54,7 +65,12 @@ def check_domains(roles: Mapping[str, Sequence[str]], domains: Sequence[str]) ->
     for role, names in roles.items():
         for name in names:
             if name not in domains:
-                raise DataError(f"{role}: {unknown('domain', name, domains)}")
+                raise DataError(f"{role}: {unknown('domain', name, domains)}{_read_from('Domains', where)}")
+
+
+def _read_from(what: str, where: Callable[[str], str]) -> str:
+    place = where(what.lower())
+    return f" {what} are read from {place}" if place else ""
 
 
 def check_budgets(budgets: Collection[str], splits: Collection[str], module: str) -> None:
@@ -112,13 +128,16 @@ def check_sizes(batch_size: int, num_workers: int) -> None:
         raise DataError(f"num_workers must be 0 (read in the main process) or more, got {num_workers}")
 
 
-def check_classes(classes: Mapping[str, Sequence[str]], known: Collection[str] = ()) -> None:
+def check_classes(
+    classes: Mapping[str, Sequence[str]], known: Collection[str] = (), where: Callable[[str], str] = _nowhere
+) -> None:
     """Refuse domains whose labels would not mean the same, and a run in which nothing says what labels mean.
 
     Args:
         classes: Class names of each domain of the run that has labels, in label order.
         known: The classes of the run, or its quantities if labels are measured values: looked at if no domain has
             labels.
+        where: Says where ``"classes"`` are read from, in words; asked for a message alone.
 
     Raises:
         DataError: If two domains have no class in common, one lacks classes that another has, or their order differs;
@@ -128,7 +147,7 @@ def check_classes(classes: Mapping[str, Sequence[str]], known: Collection[str] =
         if not known:
             raise DataError(
                 "no domain of this run has labels, so that its classes are not known: name one that has among sources "
-                "or also_test"
+                f"or also_test.{_read_from('Classes', where)}"
             )
         return
     first, *others = classes
@@ -137,7 +156,8 @@ def check_classes(classes: Mapping[str, Sequence[str]], known: Collection[str] =
         if a and b and not a & b:
             raise DataError(
                 f"domains {first!r} and {other!r} have no class in common: {_some(classes[first])} against "
-                f"{_some(classes[other])}; check that both folders or files hold the same task"
+                f"{_some(classes[other])}; check that both folders or files hold the same task."
+                f"{_read_from('Classes', where)}"
             )
     everything = dict.fromkeys(name for names in classes.values() for name in names)
     lacking = {domain: [name for name in everything if name not in names] for domain, names in classes.items()}
@@ -146,13 +166,14 @@ def check_classes(classes: Mapping[str, Sequence[str]], known: Collection[str] =
         gaps = "; ".join(f"{domain!r} lacks {_some(names)}" for domain, names in lacking.items() if names)
         raise DataError(
             f"the domains of a run must have the same classes, got {counts} classes: {gaps}. Leave out the classes "
-            "that are not in every domain, or the domain"
+            f"that are not in every domain, or the domain.{_read_from('Classes', where)}"
         )
     for other in others:
         if list(classes[other]) != list(classes[first]):
             raise DataError(
                 f"domains {first!r} and {other!r} have the same classes in another order: {_some(classes[first])} "
-                f"against {_some(classes[other])}; a label must mean the same class in both"
+                f"against {_some(classes[other])}; a label must mean the same class in both."
+                f"{_read_from('Classes', where)}"
             )
 
 

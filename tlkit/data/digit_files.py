@@ -32,6 +32,10 @@ _USPS_BY_HAND = (
     "folder as root"
 )
 _SVHN = "http://ufldl.stanford.edu/housenumbers/"
+_SVHN_BY_HAND = (
+    "They are SVHN's cropped digits (format 2), and copies go round under the same names: search for 'SVHN "
+    "train_32x32.mat test_32x32.mat'"
+)
 _SVHN_SUMS = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
@@ -120,7 +124,7 @@ def svhn(root: Path) -> DigitImages:
     Raises:
         DataError: If one cannot be had or is not what its name says.
     """
-    files = [Published(name, _SVHN + name, md5=md5) for name, md5 in _SVHN_SUMS.items()]
+    files = [Published(name, _SVHN + name, md5=md5, by_hand=_SVHN_BY_HAND) for name, md5 in _SVHN_SUMS.items()]
     read = [_read_svhn(_here_or_fetched(file, root)) for file in files]
     images, labels = (np.concatenate([pair[i] for pair in read]) for i in (0, 1))
     return DigitImages(images, labels, np.arange(len(read[0][1]), len(labels)))

@@ -36,7 +36,8 @@ class FingerprintTable:
         domain: Column of the domain: phone, user, month, place; words or whole numbers.
         floor: Column of the floor; needed for the labels ``floor`` and ``building_floor``.
         building: Column of the building; needed for ``building`` and ``building_floor``.
-        group: Column of the scan series: rows of one visit to one place, which a split must not divide.
+        group: Column of the scan series: rows of one visit to one place, which a split must not divide. A name that
+            several domains have is one series in all of them: where one tests on it, the others do not train on it.
         missing: The value where an access point was not heard; None if such cells are empty.
         origin: What is taken away from the coordinates. Positions are float32, which holds centimetres up to 131 km.
     """
@@ -86,6 +87,8 @@ class FingerprintDomains(ScanDomains):
         >>> x.shape, y.shape, data.quantities
         (torch.Size([2]), torch.Size([2]), ('x_m', 'y_m'))
     """
+
+    shared_groups = True
 
     def __init__(
         self,
@@ -160,6 +163,11 @@ class FingerprintDomains(ScanDomains):
     def has_labels(self, domain: str) -> bool:
         """Return whether the rows of a domain have labels."""
         return not self._missing[self._rows(domain)].all()
+
+    def where(self, what: str) -> str:
+        """Return the file and the columns that the domains or the classes are read from."""
+        columns = [self.table.domain] if what == "domains" else self._label_columns
+        return f"{self.path}, column {' and '.join(map(repr, columns))}"
 
     def scans(self, domain: str) -> Scans:
         """Take the rows of one domain out of the table."""

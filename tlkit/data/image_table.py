@@ -28,7 +28,7 @@ class ImageColumns:
         path: The file of the image.
         label: Its class, a word or a whole number; empty in all rows of a target without labels.
         domain: Its domain.
-        group: What must stay in one split, such as the patient; None if rows are independent.
+        group: What must stay in one split, such as the patient, in all domains of the run; None if there is nothing.
         split: ``train``, ``val`` or ``test``, the published split; None if rows are drawn by chance. Where no row of a
             domain says ``val``, validation rows are drawn from those that say ``train``.
     """
@@ -64,6 +64,8 @@ class ImageTableDomains(ImageDomains):
         DataError: If the table cannot be read, lacks a column or has a bad cell, an image is missing or cannot be read,
             or the domains have other classes.
     """
+
+    shared_groups = True
 
     def __init__(
         self,
@@ -106,6 +108,10 @@ class ImageTableDomains(ImageDomains):
     def domains(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
         """The domains in the table, in alphabetical order."""
         return sorted(set(_words(self.frame["domain"])))
+
+    def where(self, what: str) -> str:
+        """Return the table and the column that the domains or the classes are read from."""
+        return f"{self.path}, column {(self.columns.domain if what == 'domains' else self.columns.label)!r}"
 
     def listing(self, domain: str) -> Listing:
         """Return the images of one domain, in the order of the table."""

@@ -33,14 +33,17 @@ class ImageFolderDomains(ImageDomains):
             contrast and saturation).
         cache: Keep the resized images of a domain in memory once read, if they take at most 1 GiB.
         group_pattern: A regular expression with one group that finds in a file's name what it belongs to: of
-            ``(person\d+)_`` the patient. All files of a patient then go to the same split. A file that it does not
-            match is a group of its own.
+            ``(person\d+)_`` the patient. All files of a patient then go to the same split, in all domains of the run:
+            a patient who is tested on in one is not trained on in another. A file that it does not match is a group of
+            its own.
         **kwargs: The arguments of :class:`DomainDataModule`.
 
     Raises:
         DataError: If ``root`` is not there, an image is empty or cannot be read, the domains have other classes, or
             ``group_pattern`` is no such expression or matches no file.
     """
+
+    shared_groups = True
 
     def __init__(
         self,
@@ -68,6 +71,10 @@ class ImageFolderDomains(ImageDomains):
         """The folders in ``root``."""
         return _folders(self.folder)
 
+    def where(self, what: str) -> str:
+        """Return the folders that the domains or the classes are named by."""
+        return f"the folders {self.folder}/*" if what == "domains" else f"the folders {self.folder}/<domain>/*"
+
     def domain_folder(self, domain: str) -> Path:
         """Return the folder of a domain's class folders."""
         return self.folder / domain
@@ -86,9 +93,8 @@ class ImageFolderDomains(ImageDomains):
                 "of a target has a label, move all of them out of the class folders"
             )
         if loose:
-            return Listing(
-                loose, [""] * len(loose), [f"{domain}/{path.name}" for path in loose], self._groups(domain, loose)
-            )
+            names = [f"{domain}/{path.name}" for path in loose]
+            return Listing(loose, [""] * len(loose), names, self._groups(domain, loose, names))
         if not found:
             raise DataError(
                 f"{folder} holds no images: they must lie in {domain}/<class>/ (in {domain}/ if none has a label) and "
@@ -97,9 +103,9 @@ class ImageFolderDomains(ImageDomains):
         paths = [path for _, path in found]
         labels = [name for name, _ in found]
         names = [f"{domain}/{name}/{path.name}" for name, path in found]
-        return Listing(paths, labels, names, self._groups(domain, paths))
+        return Listing(paths, labels, names, self._groups(domain, paths, names))
 
-    def _groups(self, domain: str, paths: list[Path]) -> list[str] | None:
+    def _groups(self, domain: str, paths: list[Path], names: list[str]) -> list[str] | None:
         if self._pattern is None:
             return None
         matches = [self._pattern.search(path.name) for path in paths]
@@ -109,7 +115,7 @@ class ImageFolderDomains(ImageDomains):
                 f"as {paths[0].name!r}: correct it, or leave it out"
             )
         # A file's own group must not be taken for one that the pattern found: "/" is in no file name.
-        return [match[1] if match and match[1] else f"/{path}" for match, path in zip(matches, paths, strict=True)]
+        return [match[1] if match and match[1] else f"/{name}" for match, name in zip(matches, names, strict=True)]
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

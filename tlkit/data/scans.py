@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -24,6 +25,7 @@ PositionLabel = Literal["position", "floor", "building", "building_floor"]
 
 # Beyond this float32 no longer holds centimetres.
 _FAR = 131_072.0
+_NARROW = 1.0  # a degree is 111 km, so that a city spans less; no survey in metres does
 
 
 @dataclass
@@ -144,6 +146,10 @@ class ScanDomains(DomainDataModule):
         return self._scans[domain]
 
 
+def _named_as_degrees(columns: Sequence[str]) -> bool:
+    return all(re.search(r"(?<![a-z])(lat|lon|lng|latitude|longitude)(?![a-z])", name.lower()) for name in columns)
+
+
 def check_metres(position: NDArray[np.float64], where: str, columns: Sequence[str], origin: Sequence[float]) -> None:
     """Refuse coordinates that are not metres near the origin.
 
@@ -154,16 +160,22 @@ def check_metres(position: NDArray[np.float64], where: str, columns: Sequence[st
         origin: What was taken away.
 
     Raises:
-        DataError: If they look like degrees, or are so far from 0 that float32 would cost centimetres.
+        DataError: If they look like degrees by their range or their columns' names, or are so far from 0 that float32
+            would cost centimetres.
     """
     names = " and ".join(map(repr, columns))
     as_given = position + np.asarray(origin)
     span = np.ptp(position, axis=0)
-    if (np.abs(as_given) <= (180, 180)).all() and span.max() > 0 and (span < 0.1).all():
+    why = ""
+    if np.abs(as_given).max() <= 180 and span.max() > 0 and (span < _NARROW).all():
+        why = f"within {span[0]:.5f} and {span[1]:.5f} of each other, and nothing surveyed is under a metre wide"
+    elif np.abs(as_given).max() <= 180 and np.abs(as_given).max(axis=0).min() <= 90 and _named_as_degrees(columns):
+        why = "the columns are called so"
+    if why:
         raise DataError(
-            f"{where}: {names} look like degrees. This is a guess: all values lie within 180 and within "
-            f"{span[0]:.5f} and {span[1]:.5f} of each other, a few centimetres if they were metres. Project them to "
-            "metres first (UTM of your zone, or east and north of a corner of the building)"
+            f"{where}: {names} look like degrees. This is a guess: all values lie within 180, and {why}. Project them "
+            "to metres first (UTM of your zone, or east and north of a corner of the building). If they are metres "
+            f"after all, add 1000 to both columns and set origin to {[float(value) + 1000 for value in origin]}"
         )
     if np.abs(position).max() > _FAR:
         corner = [float(np.floor(value / 100) * 100) for value in as_given.min(axis=0)]

@@ -97,6 +97,15 @@ class SeriesDomains(WindowedDomains):
         self.domain_classes(domain)
         return super().has_labels(domain)
 
+    def where(self, what: str) -> str:
+        """Return the files, and the columns or the parts of a path, that the domains or the classes are read from."""
+        role = "label" if what == "classes" else "domain"
+        if role in self.columns.named_groups:
+            return f"the paths of the files of {self.root}, the group {role!r} of columns.path"
+        column = getattr(self.columns, role)
+        found = f"column {column!r}" if column else "the first folder of each path"
+        return f"the files of {self.root}, {found}"
+
     def find(self) -> Sequence[Recording]:
         """Return the recordings in the files of ``root``; files are only read for it if columns tell them apart."""
         folder, paths = series_files(self.root)

@@ -281,6 +281,8 @@ def _check_array(path: Path, frame: Any, column: str, kind: Kind) -> None:
 
 def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Any:
     """Read the arrays of an npz file as the columns of a table; see :func:`~tlkit.data.tables.read_table`."""
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty: it holds no arrays; get it again, or remove it")
     try:
         with zipfile.ZipFile(path) as archive:  # numpy takes other files for other formats, and leaves a bad one open
             archive.testzip()

@@ -37,7 +37,7 @@ class SPSWHAR(WindowedDomains):
     """Inertial signals of a smartphone in the pocket and a smartwatch on the wrist, of 23 persons at the same time.
 
     Matey-Sanz, Casteleyn and Granell, "Dataset of inertial measurements of smartphones and smartwatches for human
-    activity recognition", Data in Brief 2023. Licence: CC BY 4.0.
+    activity recognition", Data in Brief 2023. Licence: CC BY 4.0. No checksum is published.
 
     Acceleration in m/s2 (gravity included) and rotation in rad/s along three axes, about 100 samples a second at
     irregular time stamps, five activities. Domains are ``phone`` and ``watch``, persons (``s03``), persons from one to

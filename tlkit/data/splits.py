@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ def divide(
     groups: ArrayLike | None,
     random: np.random.Generator,
     keep_labels: bool = True,
+    named_by: int | None = None,
 ) -> tuple[Rows, Rows]:
     """Divide ``rows`` into those kept and about ``count`` held out, with the share of each label in both.
 
@@ -156,6 +158,8 @@ def divide(
         groups: Group of each row of the domain (a patient, a user); rows of a group stay together.
         random: Where chance comes from.
         keep_labels: Whether a group of each label is kept, if possible. False where those held out are learned from.
+        named_by: A seed: groups are drawn by it and their names, not by ``random``, so that a person whom one domain
+            holds out is mostly held out by the others too.
 
     Returns:
         The rows kept and the rows held out, both ascending.
@@ -175,7 +179,9 @@ def divide(
     quota = count * np.bincount(codes) / max(len(rows), 1)
     chosen = _by_row(codes, quota, count, random)
     if groups is not None:
-        chosen = _by_group(codes, quota, np.asarray(groups)[rows], random, keep_labels)
+        names, member = np.unique(np.asarray(groups)[rows], return_inverse=True)
+        order = random.permutation(len(names)) if named_by is None else _named_order(names, named_by)
+        chosen = _by_group(codes, quota, member, order, keep_labels)
     held = np.zeros(len(rows), bool)
     held[chosen] = True
     if held.all() or not held.any():
@@ -192,6 +198,7 @@ def hold_out_test(
     test: ArrayLike | None,
     among: ArrayLike | None,
     random: np.random.Generator,
+    shared: bool = False,
 ) -> tuple[Rows, Rows]:
     """Divide the rows of a domain into those that may be trained or validated on and those to test on.
 
@@ -202,6 +209,7 @@ def hold_out_test(
         test: A published test split as row numbers or as a mask, or the number of rows to hold out; or None.
         among: Row numbers or a mask of the rows that may be trained or validated on; all but the test rows if None.
         random: Where chance comes from.
+        shared: Whether groups are drawn by their names, as those that other domains have too must be.
 
     Returns:
         Both as ascending row numbers.
@@ -214,7 +222,8 @@ def hold_out_test(
         allowed = rows if among is None else rows[as_mask(among, len(rows))]
         share = hold_out.test_fraction * len(allowed)
         count = round(share) if test is None else int(test)  # type: ignore[arg-type]
-        return divide(allowed, max(count, 1), y, groups, random)
+        named_by = hold_out.seed if shared else None
+        return divide(allowed, max(count, 1), y, groups, random, named_by=named_by)
     held = as_mask(test, len(rows))
     return rows[~held if among is None else as_mask(among, len(rows)) & ~held], rows[held]
 
@@ -260,20 +269,24 @@ def _by_row(codes: Rows, quota: NDArray[np.float64], count: int, random: np.rand
 def _by_group(
     codes: Rows,
     quota: NDArray[np.float64],
-    groups: NDArray[np.generic],
-    random: np.random.Generator,
+    member: Rows,
+    order: Rows,
     keep_labels: bool,
 ) -> Rows:
-    """Choose whole groups, in a random order, each if it brings the labels' counts closer to their quota."""
-    names, member = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(names), len(quota)))
+    """Choose whole groups, in the given order, each if it brings the labels' counts closer to their quota."""
+    counts = np.zeros((len(order), len(quota)))
     np.add.at(counts, (member, codes), 1)
-    order = random.permutation(len(names))
     chosen = _nearest(counts, quota, order)
     kept = np.setdiff1d(order, chosen)
     if keep_labels and (counts[kept].sum(axis=0) == 0).any():
         chosen = _nearest(counts, quota, order, keep_labels=True) or chosen
     return np.flatnonzero(np.isin(member, chosen))
+
+
+def _named_order(names: NDArray[np.generic], seed: int) -> Rows:
+    """Return the numbers of groups in an order that is a matter of each one's name alone, and of the seed."""
+    keys = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
 def _nearest(

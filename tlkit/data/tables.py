@@ -7,6 +7,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
@@ -24,6 +25,7 @@ ENDINGS = (*_CSV, *_JSON, *_PARQUET)
 
 # "None", "NA" and "null" are words and labels; only these are a missing value.
 _MISSING = ["", "NaN", "nan"]
+csv.field_size_limit(2**31 - 1)  # a whole report in one cell is longer than the default, 131,072
 _FAULTS = (
     OSError,
     EOFError,
@@ -42,18 +44,22 @@ def table_columns(path: Path) -> list[str]:
         path: A file with one of the ``ENDINGS``.
 
     Raises:
-        DataError: If the file is missing, of another kind, or cannot be read.
+        DataError: If the file is missing, of another kind, empty, or cannot be read.
     """
     kind = _kind(path)
-    if kind == "parquet":
-        return list(_parquet_schema(path).names)
     try:
-        if kind == "csv":
+        if kind == "parquet":
+            names = list(_parquet_schema(path).names)
+        elif kind == "csv":
             with _open(path) as file:
-                return next((row for row in csv.reader(file, delimiter=_delimiter(path)) if row), [])
-        return list(dict.fromkeys(key for record in _records(path) for key in record))
+                names = next((row for row in csv.reader(file, delimiter=_delimiter(path)) if row), [])
+        else:
+            names = list(dict.fromkeys(key for record in _records(path) for key in record))
     except _FAULTS as error:
         raise _unreadable(path, error) from error
+    if not names:
+        raise _empty(path)
+    return names
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Any:
@@ -69,7 +75,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         optional: Those among them that are of missing cells alone where the file lacks them.
 
     Raises:
-        DataError: If the file is missing or cannot be read, or lacks a column: then with near names and all of them.
+        DataError: If the file is missing, empty or cannot be read; if a row of a CSV file has another number of cells
+            than the header, with its line; or if a column is lacking, with near names and all of them.
     """
     kind, wanted = _kind(path), list(dict.fromkeys(columns))
     records = _json_records(path) if kind == "json" else []
@@ -81,8 +88,9 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     if kind == "parquet":
         return _parquet_columns(path, found).reindex(columns=wanted)
     try:
+        _check_widths(path, len(there))
         with warnings.catch_warnings():
-            # All columns are read, or a row with a comma too many, which shifts its cells, would be cut in silence.
+            # Should pandas find more cells in a row than were counted, it would cut them off in silence.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 path,
@@ -169,12 +177,18 @@ def _kind(path: Path) -> Literal["csv", "json", "parquet"]:
         hits = near(path.name, names)
         hint = f"; did you mean {' or '.join(hits)}?" if hits else ""
         raise DataError(f"there is no file {path}{hint}")
+    if path.is_file() and not path.stat().st_size:
+        raise _empty(path)
     name = path.name.lower()
     for kind, endings in (("csv", _CSV), ("json", _JSON), ("parquet", _PARQUET)):
         if name.endswith(endings) and path.is_file():
             return cast(Literal["csv", "json", "parquet"], kind)
     what = "is a folder" if path.is_dir() else "has another ending"
     raise DataError(f"{path} {what}: a table is a file that ends in {', '.join(ENDINGS)}")
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path} is empty: it has no columns and no rows; get it again, or remove it")
 
 
 def _delimiter(path: Path) -> str:
@@ -234,13 +248,35 @@ def _records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _check_widths(path: Path, width: int) -> None:
+    """Refuse a CSV row with fewer or more cells than the header: one that lacks a cell is shifted from there on."""
+    delimiter = _delimiter(path)
+    blanks = " \r\n" if delimiter == "\t" else " \t\r\n"
+    number = 0
+    with _open(path) as file:
+        for line in file:
+            start, number = number + 1, number + 1
+            if '"' in line:  # seldom, and some fifty times as slow as to count
+                reader = csv.reader(chain([line], file), delimiter=delimiter)
+                found = len(next(reader))
+                number = start + reader.line_num - 1
+            else:
+                found = line.count(delimiter) + 1
+            if found != width and line.strip(blanks):
+                over = f" up to line {number}, where its quotes end" if number > start else ""
+                raise DataError(
+                    f"{path}, line {start}: expected {width} cells as in the header, got {found}{over}; correct the "
+                    f"row: an empty cell keeps its separator {delimiter!r}, and a text that holds one stands in quotes"
+                )
+
+
 def _check_header(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
             hits = near(name, there)
             hint = f": did you mean {' or '.join(map(repr, hits))}?" if hits else "."
             listed = ", ".join(there[:40]) + (f" and {len(there) - 40} more" if len(there) > 40 else "")
-            raise DataError(f"{path} has no column {name!r}{hint} Its columns: {listed or 'none'}")
+            raise DataError(f"{path} has no column {name!r}{hint} Its columns: {listed}")
         if list(there).count(name) > 1:
             raise DataError(f"{path} has {list(there).count(name)} columns named {name!r}: rename or remove the others")
 

@@ -96,6 +96,12 @@ class TextDomains(TextModule):
             )
         return self.classes
 
+    def where(self, what: str) -> str:
+        """Return the files and the column that the domains or the classes are read from."""
+        if what == "domains" and self.domain is None:
+            return f"the names of the files or splits of {self.path}"
+        return f"{self.path}, column {(self.domain if what == 'domains' else self.label)!r}"
+
     def read(self, domain: str) -> Texts:
         """Return all texts of a domain, duplicates among them."""
         if domain not in self._by_domain:

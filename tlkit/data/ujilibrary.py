@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -53,8 +54,8 @@ class UJILibrary(ScanDomains):
     Args:
         sources: Labelled domains.
         targets: Domains to adapt to.
-        root: Folder that holds ``db/<month>/*.csv``; by default ``UJI_LIB_DB_v2`` in that of all data sets, where it
-            is downloaded to.
+        root: Folder that holds ``db/<month>/*.csv``; by default ``UJI_LIB_DB_v2`` in that of all data sets. If it lacks
+            a month of the run, the set is downloaded to it; files that are there stay as they are.
         label: ``"position"``, or ``"floor"``.
         representation: How dBm become inputs, see :class:`FingerprintDomains`.
         learn_from: ``"survey"``, or ``"survey_and_campaigns"``: then a source learns from campaigns 1 and 2 too, so
@@ -95,13 +96,18 @@ class UJILibrary(ScanDomains):
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the months, ``db``."""
+        """The folder of the months, ``db``; the set is fetched if a month of this run is missing."""
         folder = find_folder(self.root) if self.root else data_folder() / "UJI_LIB_DB_v2"
-        found = _months(folder)
-        if not found:
-            found = _months(unpack(fetch(_ARCHIVE, folder), folder))
-        if not found:
-            raise DataError(f"{folder} holds no folder db with a folder for each month: give the one that does as root")
+        needed = sorted({domain[6:8] for domain in self.eval_domains if domain in self.domains})
+        if not (found := _months(folder, needed)):
+            there = ", ".join(sorted({path.name for place in _months(folder) for path in place.glob("[0-9][0-9]")}))
+            lacks = f"{folder} lacks a month of {', '.join(needed)}; it has {there or 'none'}"
+            try:
+                unpack(fetch(_ARCHIVE, folder), folder, replace=False)
+            except DataError as error:
+                raise DataError(f"{lacks}. {error}") from error
+            if not (found := _months(folder, needed)):
+                raise DataError(f"{lacks}, and {_ARCHIVE.name} does not hold it: give the folder of all months as root")
         return found[0]
 
     def scans(self, domain: str) -> Scans:
@@ -111,11 +117,7 @@ class UJILibrary(ScanDomains):
         month = domain[6:8]
         folder = self.folder / month
         if not folder.is_dir():
-            there = sorted(path.name for path in self.folder.iterdir() if path.is_dir())
-            raise DataError(
-                f"{domain}: there is no folder {folder}, the months here are {', '.join(there)}. The later ones are in "
-                f"{_ARCHIVE.name}, {_ARCHIVE.url}"
-            )
+            raise DataError(f"{domain}: there is no folder {folder}, as it is no domain of this run")
         signals, coordinates, identifiers, names, campaign = [], [], [], [], []
         for kind, number, path in _sets(folder, second=domain == _SECOND_NAME):
             parts = [_matrix(path.with_name(f"{path.name[:5]}{part}.csv")) for part in ("rss", "crd", "ids")]
@@ -150,10 +152,11 @@ class UJILibrary(ScanDomains):
         )
 
 
-def _months(folder: Path) -> list[Path]:
-    """Return the folder of the months in ``folder`` or one folder deeper, and ``folder`` if it is that itself."""
+def _months(folder: Path, needed: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of months, all those needed among them: in ``folder``, one folder deeper, or itself."""
     places = (folder, folder / "db", *sorted(folder.glob("[!._]*/db")))
-    return [place for place in places if any(place.glob("[0-9][0-9]/*rss.csv"))]
+    found = [place for place in places if any(place.glob("[0-9][0-9]/*rss.csv"))]
+    return [place for place in found if all(any((place / month).glob("*rss.csv")) for month in needed)]
 
 
 def _sets(folder: Path, second: bool) -> list[tuple[str, int, Path]]:

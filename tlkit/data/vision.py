@@ -47,13 +47,18 @@ class _PublishedFolders(ImageFolderDomains):
         needed = [f"{self.places[0]}/{domain}" for domain in self.eval_domains]
         return published_folder(self.root or None, self.default, needed, [self.published]) / self.places[0]
 
+    def where(self, what: str) -> str:
+        """Return the folders that the classes are named by; the domains are given."""
+        return "" if what == "domains" else super().where(what)
+
 
 class Office31(_PublishedFolders):
     """Office-31 (Saenko et al., ECCV 2010): 31 classes of office objects from a shop, a camera and a webcam.
 
     Domains: ``amazon`` (2,817 images), ``dslr`` (498), ``webcam`` (795), in ``<domain>/images/<class>/``.
 
-    Licence: none is stated; published for research at https://faculty.cc.gatech.edu/~judy/domainadapt/.
+    Licence: none is stated; published for research at https://faculty.cc.gatech.edu/~judy/domainadapt/. No checksum is
+    published.
 
     Args:
         sources: Labelled domains.
@@ -136,7 +141,7 @@ class VisDA2017(ImageDomains):
     Domains: ``train`` (152,397 rendered images), ``validation`` (55,388 of COCO, the usual target), ``test`` (72,372
     of YouTube-BB). Each has a list ``image_list.txt`` of files and class numbers; that of ``test`` was published later.
 
-    Licence: for non-commercial research and education, https://ai.bu.edu/visda-2017/.
+    Licence: for non-commercial research and education, https://ai.bu.edu/visda-2017/. No checksum is published.
 
     Args:
         sources: Labelled domains.
@@ -176,6 +181,30 @@ class VisDA2017(ImageDomains):
         return Listing(paths, [self.classes[number] for number in numbers], [f"{domain}/{name}" for name in names])
 
 
+# md5 of the files at these addresses, clipart and painting from groundtruth/ (cleaned): those that the loaders of
+# continuum and of Renate check.
+_DOMAINNET_SUMS = {
+    "clipart.zip": "cd0d8f2d77a4e181449b78ed62bccf1e",
+    "clipart_train.txt": "b4349693a7f9c05c53955725c47ed6cb",
+    "clipart_test.txt": "f5ddbcfd657a3acf9d0f7da10db22565",
+    "infograph.zip": "720380b86f9e6ab4805bb38b6bd135f8",
+    "infograph_train.txt": "379b50054f4ac2018dca4f89421b92d9",
+    "infograph_test.txt": "779626b50869edffe8ea6941c3755c71",
+    "painting.zip": "1ae32cdb4f98fe7ab5eb0a351768abfd",
+    "painting_train.txt": "7db0e7ca73ad9982f6e1f7f3ef372c0a",
+    "painting_test.txt": "232b35dc53f26d414686ae579e38d9b5",
+    "quickdraw.zip": "bdc1b6f09f277da1a263389efe0c7a66",
+    "quickdraw_train.txt": "b732ced3939ac8efdd8c0a889dca56cc",
+    "quickdraw_test.txt": "c1a828fdfe216fb109f1c0083a252c6f",
+    "real.zip": "dcc47055e8935767784b7162e7c7cca6",
+    "real_train.txt": "8ebf02c2075fadd564705f0dc7cd6291",
+    "real_test.txt": "6098816791c3ebed543c71ffa11b9054",
+    "sketch.zip": "658d8009644040ff7ce30bb2e820850f",
+    "sketch_train.txt": "1233bd18aa9a8a200bf4cecf1c34ef3e",
+    "sketch_test.txt": "d8a222e4672cfd585298aa14d02ea441",
+}
+
+
 class DomainNet(ImageDomains):
     """DomainNet (Peng et al., ICCV 2019), cleaned: 345 classes in six styles, 0.6 million images.
 
@@ -213,7 +242,8 @@ class DomainNet(ImageDomains):
         site = "https://csr.bu.edu/ftp/visda/2019/multi-source"
         cleaned = "groundtruth/" if domain in ("clipart", "painting") else ""
         by_hand = "See https://ai.bu.edu/M3SDA/, the cleaned version"
-        archive = Published(f"{domain}.zip", f"{site}/{cleaned}{domain}.zip", by_hand=by_hand)
+        name = f"{domain}.zip"
+        archive = Published(name, f"{site}/{cleaned}{name}", md5=_DOMAINNET_SUMS[name], by_hand=by_hand)
         folder = published_folder(self.root, "domainnet", [domain], [archive])
         names: list[str] = []
         for split in ("train", "test"):
@@ -221,10 +251,9 @@ class DomainNet(ImageDomains):
             found = [
                 folder / place / name for place in (".", "splits", "image_list") if (folder / place / name).is_file()
             ]
-            lines = (
-                found[0] if found else fetch(Published(name, f"{site}/domainnet/txt/{name}", by_hand=by_hand), folder)
-            )
-            listed = _read_list(lines, 345)[0]
+            url = f"{site}/domainnet/txt/{name}"
+            published = Published(name, url, md5=_DOMAINNET_SUMS[name], by_hand=by_hand)
+            listed = _read_list(found[0] if found else fetch(published, folder), 345)[0]
             start = len(names)
             names += listed
         labels = [Path(name).parent.name for name in names]

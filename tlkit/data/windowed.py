@@ -63,7 +63,8 @@ class WindowedDomains(DomainDataModule):
         windows: How recordings are cut into windows.
         signals: What is made of the channels, and what is random in training.
         split_by: What is never divided between training, validation and test: a recording, or all recordings of a
-            person. ``"time"`` tests on the last ``hold_out.test_fraction`` of every recording instead, and divides
+            person, in all domains of the run: who is tested on with one device is not trained on with another.
+            ``"time"`` tests on the last ``hold_out.test_fraction`` of every recording instead, and divides
             training and validation by recording.
         **kwargs: The arguments of :class:`~tlkit.data.base.DomainDataModule`.
 
@@ -98,6 +99,7 @@ class WindowedDomains(DomainDataModule):
         if split_by == "time" and windows.longest is not None:
             raise DataError("split_by: time divides every recording once; leave windows.longest out")
         self.windows, self.signals, self.split_by = windows, signals, split_by
+        self.shared_groups = split_by == "person"
         self.left_out: dict[str, list[str]] = {}
         self._made: dict[str, _Windows] = {}
 
@@ -189,13 +191,17 @@ class WindowedDomains(DomainDataModule):
         """Names of the channels of a window, as ``signals.channels`` makes them."""
         return channel_names(self.channels, self.triads, self.signals.channels)
 
+    @property
+    def input_names(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a property for read-only
+        """The channels."""
+        return self.channel_names
+
     def _windows(self, domain: str) -> _Windows:
         if domain not in self._made:
             made = self._make(domain)
-            persons = {name: number for number, name in enumerate(self._persons)}
-            groups = made.piece
+            groups: NDArray[Any] = made.piece
             if self.split_by == "person":
-                groups = np.array([persons[self.recordings[number].person] for number in made.recording])
+                groups = np.array([self.recordings[number].person for number in made.recording])
             splits = self.split(domain, made.y.numpy(), groups=groups, test=made.test)
             if self.signals.standardize == "domain":
                 known = np.setdiff1d(np.arange(len(made.y)), splits["test"])

@@ -39,7 +39,8 @@ class WISDM(WindowedDomains):
     """Acceleration of a phone in the trouser pocket, six activities of 36 persons, three channels at 20 Hz.
 
     Kwapisz, Weiss and Moore, "Activity recognition using cell phone accelerometers", SensorKDD 2010; version 1.1.
-    Licence: none is given; the authors ask to be cited, and that the readme stays with the data.
+    Licence: none is given; the authors ask to be cited, and that the readme stays with the data. No checksum is
+    published.
 
     Domains are the persons ``s01`` to ``s36`` and persons from one to the other (``s01-s15``).
 
