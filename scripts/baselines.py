@@ -10,7 +10,8 @@ never sees a label of the target.
     itq             iterative quantization of the frozen backbone's features into codes (Gong and Lazebnik, CVPR 2011)
     tfidf           logistic regression on TF-IDF of words and pairs of words
     knn_positive    k-NN weighted by the Sorensen (Bray-Curtis) distance of RSSI above the weakest (Torres-Sospedra
-                    et al., Expert Systems with Applications 2015); k = 15, the best of 9 and 15 on the target
+                    et al., Expert Systems with Applications 2015); k = 15, the best of 9 and 15 on the target's
+                    positions; a vote where the labels are classes
     knn_powed       the same on their powed representation
     extra_trees     500 extremely randomised trees on statistics of each channel of a window
 """
@@ -72,11 +73,13 @@ def _read(loader: Any, inputs: Callable[[Any], Tensor]) -> Rows:
 
 
 def _scores(domain: str, y: NDArray[Any], predicted: NDArray[Any]) -> dict[str, float]:
-    from sklearn.metrics import f1_score
+    from sklearn.metrics import f1_score, recall_score
 
+    there = np.unique(y)
     return {
         f"test/{domain}/accuracy": float((y == predicted).mean()),
         f"test/{domain}/macro_f1": float(f1_score(y, predicted, average="macro")),
+        f"test/{domain}/mean_class_accuracy": float(recall_score(y, predicted, labels=there, average="macro")),
     }
 
 
@@ -148,12 +151,16 @@ def tfidf(recipe: Recipe) -> dict[str, float]:
 
 
 def knn_positive(recipe: Recipe) -> dict[str, float]:
-    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-    model = KNeighborsRegressor(15, weights="distance", metric="braycurtis", algorithm="brute", n_jobs=1)
+    kind = KNeighborsClassifier if recipe.data.classes else KNeighborsRegressor
+    model = kind(15, weights="distance", metric="braycurtis", algorithm="brute", n_jobs=1)
     model.fit(*recipe.source(_flat))
     found: dict[str, float] = {}
     for domain, (queries, labels) in recipe.tests(_flat).items():
+        if recipe.data.classes:
+            found |= _scores(domain, labels, model.predict(queries))
+            continue
         error = np.linalg.norm(model.predict(queries) - labels, axis=1)
         found[f"test/{domain}/error_mean"] = float(error.mean())
         for name, share in (("median", 50), ("p75", 75), ("p95", 95)):

@@ -175,6 +175,13 @@ TASKS = [
         more=("error_median", "error_p75", "error_p95"),
         baselines=("knn_positive", "knn_powed"),
     ),
+    Task(
+        "wifi/ujiindoorloc_floor_training_to_validation",
+        "test/validation/accuracy",
+        note="The oracle trains on half of the target's walks and is tested on the rest; the others are tested on all.",
+        more=("macro_f1", "mean_class_accuracy"),
+        baselines=("knn_positive", "knn_powed"),
+    ),
     *(
         Task(
             f"medical/chest_xray_{percent}_percent",

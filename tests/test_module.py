@@ -193,7 +193,9 @@ def test_evaluation_names_what_it_saw():
         "selection/mutual_information",
     }
     tested = {name: value for part in run.test(model, blobs, verbose=False) for name, value in part.items()}
-    assert set(tested) == {f"test/{d}/{m}" for d in ("still", "moved", "third") for m in ("accuracy", "macro_f1")}
+    of_classes = ["mean_class_accuracy", "recall/red", "recall/green", "recall/blue"]
+    metrics = ["accuracy", "macro_f1", *of_classes]
+    assert set(tested) == {f"test/{domain}/{name}" for domain in ("still", "moved", "third") for name in metrics}
     predicted = run.predict(model, blobs)
     assert len(predicted) == 3
     for domain, batches in enumerate(predicted):

@@ -91,6 +91,24 @@ def test_the_plain_forms_that_the_losses_are_timed_against_are_equal_to_them():
         torch.testing.assert_close(ours(source, target + 1), plain(source, target + 1))
 
 
+def test_k_nn_of_floors_is_a_vote(tmp_path):
+    """Two visits to a place were on one floor, and the second survey was a metre from these places at most."""
+    from tests.data.scan_files import ujiindoorloc
+
+    program = runpy.run_path(str(SCRIPTS / "baselines.py"))
+    root = f"--data.root={ujiindoorloc(tmp_path)['root']}"
+    for label, expected in (
+        ("floor", {"accuracy", "macro_f1", "mean_class_accuracy"}),
+        ("position", {"error_mean", "error_median", "error_p75", "error_p95"}),
+    ):
+        words = [root, f"--data.label={label}", "--data.batch_size=8"]
+        recipe = program["Recipe"]("wifi/ujiindoorloc_floor_training_to_validation_source_only", 0, *words)
+        found = program["BASELINES"]["knn_positive"](recipe)
+        assert set(found) == {f"test/validation/{name}" for name in expected}
+        if label == "floor":
+            assert 0.3 < found["test/validation/accuracy"] < 1  # of four floors, from ten scans a place
+
+
 @pytest.fixture
 def applications():
     return runpy.run_path(str(SCRIPTS / "measure_applications.py"))

@@ -159,7 +159,7 @@ def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
 def test_packed_codes_are_one_column_in_hexadecimal(tmp_path):
     codes = torch.tensor([[0, 255, 16], [171, 1, 2]], dtype=torch.uint8)  # as many bytes as there are classes
     batch = {"index": torch.tensor([1, 0]), "domain": torch.zeros(2), "prediction": torch.tensor([2, 0]), "code": codes}
-    _write(tmp_path / "p.csv", [batch], DataSpec(("a",), ("a",), (), classes=("x", "y", "z")), ["first", "second"])
+    _write(tmp_path / "p.csv", batch, DataSpec(("a",), ("a",), (), classes=("x", "y", "z")), ["first", "second"])
     with (tmp_path / "p.csv").open() as stream:
         first, second = csv.DictReader(stream)
     assert first == {"index": "0", "name": "first", "prediction": "0", "class": "x", "code": "ab0102"}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.shell import TransferCLI, quiet
+from tlkit.data import DomainDataModule
+from tlkit.data.loader import RowLoader
+from tlkit.data.splits import Rows
 from tlkit.errors import ConfigurationError, DataError
 from tlkit.types import DataSpec
 
@@ -41,12 +45,18 @@ def evaluate(request: Request) -> int:
         title, note = f"{cli.config['recipe']}: {splits}", f"checkpoint {request.checkpoint}"
         if sealed := sorted({key.rpartition("/")[2] for key in metrics if key.startswith("oracle/")}):
             note = f"{', '.join(sealed)} of a target: computed with its sealed labels\n{note}"
-        print_table(cli.datamodule.spec(), metrics, _PREFIXES[request.command], title, note)
+        # Nothing is written; the run's own test has them all.
+        summary = request.run and request.run / "summary.json"
+        rest = str(summary) if summary and summary.is_file() else ""
+        print_table(cli.datamodule.spec(), metrics, _PREFIXES[request.command], title, note, rest)
     return 0
 
 
 def predict(request: Request) -> int:
     """Write the predictions on the test splits, and on all rows of a domain without labels, a CSV file a domain.
+
+    Of a task that is evaluated against the sources' rows (the data base of a retrieval) they are written too, to
+    ``<domain>.reference.csv``.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
@@ -55,9 +65,12 @@ def predict(request: Request) -> int:
     """
     cli = _start(request)
     assert request.run is not None
-    data = cli.datamodule
-    files = [request.run / "predictions" / f"{_file_name(domain)}.csv" for domain in data.eval_domains]
-    for file in files:
+    data, folder = cli.datamodule, request.run / "predictions"
+    files = {domain: folder / f"{_file_name(domain)}.csv" for domain in data.eval_domains}
+    references: dict[str, Path] = {}
+    if cli.model.network.task.needs_reference:
+        references = {domain: folder / f"{_file_name(domain)}.reference.csv" for domain in data.sources}
+    for file in (*files.values(), *references.values()):
         if file.exists():
             raise DataError(f"{file} exists and is not written over; move it away to predict again")
     trainer = cli.make_trainer([ProgressBar()], logger=False, enable_checkpointing=False, devices=1, num_nodes=1)
@@ -65,12 +78,33 @@ def predict(request: Request) -> int:
         raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
     batches: Any = trainer.predict(cli.model, datamodule=data, ckpt_path=str(request.checkpoint), weights_only=True)
     by_domain = [batches] if len(files) == 1 else batches
-    files[0].parent.mkdir(exist_ok=True)
-    for domain, file, found in zip(data.eval_domains, files, by_domain, strict=True):
-        names = data.row_names(domain)
-        _write(file, found, data.spec(), names and [names[row] for row in data.rows_to_predict(domain)])
-        print(file)
+    folder.mkdir(exist_ok=True)
+    for (domain, file), found in zip(files.items(), by_domain, strict=True):
+        _write_domain(file, _columns(found), data, domain, data.rows_to_predict(domain))
+    if references:
+        rows = _columns(trainer.predict(cli.model, datamodule=_Reference(data)))  # type: ignore[arg-type]
+        for number, (domain, file) in enumerate(references.items()):
+            own = rows["domain"] == number
+            _write_domain(
+                file, {key: values[own] for key, values in rows.items()}, data, domain, data.splits[domain]["reference"]
+            )
     return 0
+
+
+class _Reference(L.LightningDataModule):
+    """The sources' training and validation rows, as they are read to evaluate, in the place of the test rows."""
+
+    def __init__(self, data: DomainDataModule) -> None:
+        super().__init__()
+        self.data = data
+
+    def spec(self) -> DataSpec:
+        """Return that of the data."""
+        return self.data.spec()
+
+    def predict_dataloader(self) -> RowLoader:
+        """Return the loader of the reference: the role of its rows is that of the first domain, a source."""
+        return self.data.reference_loader()
 
 
 def _start(request: Request) -> TransferCLI:
@@ -81,17 +115,26 @@ def _start(request: Request) -> TransferCLI:
         return TransferCLI(request.recipe)
 
 
-def _write(
-    file: Path, batches: list[dict[str, Tensor]], data: DataSpec, row_names: Sequence[str] | None = None
-) -> None:
+def _columns(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
+
+
+def _write_domain(file: Path, columns: dict[str, Tensor], data: DomainDataModule, domain: str, rows: Rows) -> None:
+    names = data.row_names(domain)
+    _write(file, columns, data.spec(), names and [names[row] for row in rows])
+    print(file)
+
+
+def _write(file: Path, columns: dict[str, Tensor], data: DataSpec, row_names: Sequence[str] | None = None) -> None:
     """Write one row a sample in the order of the data set.
 
     A tensor of several columns gets a column each; packed codes (uint8) are one, in hexadecimal.
     """
-    columns = {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0] if key != "domain"}
     order = columns["index"].argsort()
     table: dict[str, list[Any]] = {}
     for key, values in columns.items():
+        if key == "domain":
+            continue
         values = values[order]
         if values.dim() == 1:
             table[key] = values.tolist()

@@ -77,6 +77,7 @@ Score a checkpoint on the held-out test splits of all domains and print a table.
 usage: tlkit predict --config RUN/config.yaml [--ckpt_path FILE] [--key=value ...]
 
 Write RUN/predictions/<domain>.csv for the test splits: index, prediction, class, probabilities.
+For a retrieval also RUN/predictions/<source>.reference.csv, the data base that is searched.
 Files that exist are not written over. Runs on one device.
 
 {_CHECKPOINT}""",

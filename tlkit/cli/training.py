@@ -141,6 +141,7 @@ class _Run:
             ("test",),
             title=f"{config['recipe']}, seed {config['seed_everything']}: held-out test splits",
             note=f"checkpoint of step {selection['step']}, {chosen}",
+            rest=str(self.folder / "summary.json"),
         )
         print(self.folder)
 

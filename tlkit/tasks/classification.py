@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tlkit.errors import ConfigurationError
-from tlkit.metrics import MutualInformation
+from tlkit.metrics import ClassRecall, MutualInformation
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec
 
@@ -21,7 +21,8 @@ class Classification(Task):
     """A linear layer on the features and cross-entropy; the number of classes comes from the data.
 
     Metrics, by torchmetrics (Detlefsen et al., JOSS 2022), are ``accuracy`` (share of all rows that are right) and
-    ``macro_f1`` (mean over classes). Without labels: ``mutual_information``
+    ``macro_f1`` (mean over classes). A test adds ``mean_class_accuracy`` and the recall of each class that has rows,
+    ``recall/<class>`` (:class:`tlkit.metrics.ClassRecall`). Without labels: ``mutual_information``
     (:class:`tlkit.metrics.MutualInformation`).
 
     Args:
@@ -68,7 +69,7 @@ class Classification(Task):
             )
         if self.class_weights == "balanced":
             self.row_weights = _balanced(data)
-        self.num_outputs = data.num_classes
+        self.num_outputs, self._classes = data.num_classes, data.classes
         self.head = nn.Linear(num_features, data.num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -99,6 +100,10 @@ class Classification(Task):
                 "macro_f1": MulticlassF1Score(self.num_outputs, average="macro", validate_args=False),
             }
         )
+
+    def test_metrics(self) -> MetricCollection:
+        """Return the recall of each class and their mean: too many values for every validation."""
+        return MetricCollection({"recall": ClassRecall(self._classes)})
 
     def label_free_metrics(self) -> MetricCollection:
         """Return ``mutual_information``."""

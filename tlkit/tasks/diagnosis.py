@@ -25,7 +25,8 @@ class Diagnosis(Classification):
     threshold is chosen on the sources' validation rows at every validation and saved with the model, so that test rows
     and sealed labels decide nothing; before the first validation, and where one holds no row to choose it by, it stays
     as it is, at first a probability of one half. ``accuracy`` and ``macro_f1`` do not depend on it: they are of the
-    most probable class. A test adds 95% bootstrap intervals (:class:`tlkit.metrics.DiagnosisIntervals`).
+    most probable class. A test adds to the recall of each class 95% bootstrap intervals
+    (:class:`tlkit.metrics.DiagnosisIntervals`).
 
     A checkpoint is chosen by ``auroc`` (Hanley and McNeil, Radiology 1982) on source validation.
 
@@ -87,8 +88,10 @@ class Diagnosis(Classification):
         return super().metrics()
 
     def test_metrics(self) -> MetricCollection:
-        """Return the intervals."""
-        return MetricCollection({"intervals": DiagnosisIntervals(self._findings, lambda: self.threshold)})
+        """Return those of a classification and the intervals."""
+        metrics = super().test_metrics()
+        metrics.add_metrics({"intervals": DiagnosisIntervals(self._findings, lambda: self.threshold)})
+        return metrics
 
     def calibration_metric(self) -> Metric:
         """Return the metric that chooses the threshold."""
