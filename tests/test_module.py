@@ -6,7 +6,8 @@ from torch.optim import SGD
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.errors import CheckpointError, ConfigurationError, DataError
-from tlkit.losses import CORAL, DANN, MMD, AdaptationLoss
+from tlkit.finetuning import GradualUnfreezing, LinearProbe
+from tlkit.losses import CORAL, DANN, L2SP, MMD, AdaptationLoss
 from tlkit.schedules import Linear
 from tlkit.tasks import Classification
 from tlkit.types import DataSpec, DomainBatch
@@ -176,6 +177,29 @@ def test_names_and_groups():
     discriminator = set(model.adaptation["dann"].parameters())
     assert discriminator
     assert discriminator <= set(groups["head"]["params"])
+
+
+@pytest.mark.parametrize("finetuning", [None, LinearProbe(), GradualUnfreezing(0.5)], ids=["none", "probe", "gradual"])
+def test_a_bottleneck_learns_as_the_head_whatever_the_finetuning(finetuning):
+    backbone = MLP()
+    backbone.bottleneck_features = 5
+    losses = [MMD()] if isinstance(finetuning, LinearProbe) else [MMD(), L2SP()]
+    model = TransferModule(
+        backbone,
+        Classification(),
+        losses,
+        lr_schedule=Linear(1, 0),
+        backbone_lr_scale=0.1,
+        finetuning=finetuning,
+    )
+    run = trainer(max_steps=2)
+    run.fit(model, data())
+    groups = {group["name"]: group for group in run.optimizers[0].param_groups}
+    new = {*model.network.bottleneck.parameters(), *model.network.task.parameters()}
+    assert set(groups["head"]["params"]) == new
+    assert groups["head"]["initial_lr"] == pytest.approx(1e-3)
+    assert all(group["initial_lr"] <= 1.01e-4 for name, group in groups.items() if name != "head")
+    assert model.network.bottleneck[1].num_batches_tracked > 0  # a pass a step in training mode
 
 
 def test_evaluation_names_what_it_saw():

@@ -172,3 +172,22 @@ def test_reestimated_statistics_are_those_of_the_targets_rows_and_nothing_else_m
     assert moved == {
         f"backbone.layers.1.target.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
     }
+
+
+def test_a_bottleneck_makes_the_features():
+    torch.manual_seed(0)
+    net = Network(MLP(), Classification())
+    net.backbone.bottleneck_features = 5
+    net.build(SPEC, torch.zeros(2, 8))
+    assert net.num_features == 5
+    assert net.task.head.in_features == 5
+    linear, norm, relu, dropout = net.bottleneck
+    assert (linear.in_features, norm.num_features, dropout.p) == (6, 5, 0.5)
+    source, target = net.encode(BATCH)
+    assert source.features.shape == (12, 5)
+    assert target.features.min() == 0
+    net.eval()
+    features, outputs = net(BATCH.source.x)
+    torch.testing.assert_close(features, relu(norm(linear(net.backbone(BATCH.source.x)))))
+    torch.testing.assert_close(outputs, net.task(features))
+    assert not any(name.startswith("bottleneck") for name in network("joint").state_dict())

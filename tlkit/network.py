@@ -21,7 +21,7 @@ BatchNormMode = Literal["joint", "separate", "domain_specific", "adabn"]
 
 
 class Network(nn.Module):
-    """``x -> backbone -> features -> task -> outputs``.
+    """``x -> backbone -> features -> task -> outputs``, with a bottleneck behind the backbone if it is asked for.
 
     Args:
         backbone: Any module with ``num_features`` that maps ``x`` to ``(B, num_features)``.
@@ -36,9 +36,18 @@ class Network(nn.Module):
             - ``"adabn"``: a pass each, with one scale and shift and statistics for each side; before every validation
               the targets' are estimated anew on their unlabelled training rows (Li et al., 2016). It needs no loss:
               with ``adaptation: []`` training never sees the target.
+
+    A backbone whose attribute ``bottleneck_features`` is a number asks for a linear layer of that width behind it, with
+    batch normalisation, ReLU and dropout of one half after it; its output is then the features that losses and task
+    see. The layer is new, so it is no part of the backbone: no fine-tuning strategy holds it back, and it learns as
+    fast as the head.
+
+    Raises:
+        ConfigurationError: If ``batch_norm`` is unknown.
     """
 
     num_features: int
+    bottleneck: nn.Module
 
     def __init__(self, backbone: nn.Module, task: Task, batch_norm: BatchNormMode = "joint") -> None:
         super().__init__()
@@ -46,6 +55,7 @@ class Network(nn.Module):
             allowed = ", ".join(map(repr, get_args(BatchNormMode)))
             raise ConfigurationError(f"batch_norm must be one of {allowed}, got {batch_norm!r}")
         self.backbone = backbone
+        self.bottleneck = nn.Identity()
         self.task = task
         self.batch_norm = batch_norm
         self._built = False
@@ -74,6 +84,11 @@ class Network(nn.Module):
         if self._built:
             return
         self.num_features = check_backbone(self.backbone, example)
+        width = getattr(self.backbone, "bottleneck_features", None)
+        if width is not None:
+            layer = nn.Linear(self.num_features, width)
+            self.bottleneck = nn.Sequential(layer, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5))
+            self.num_features = width
         self.task.build(self.num_features, data)
         if self.by_domain and not DomainBatchNorm.replace(self, share_affine=self.batch_norm == "adabn"):
             raise ConfigurationError(
@@ -126,7 +141,7 @@ class Network(nn.Module):
     def forward(self, x: Any, role: Role = "target") -> tuple[Tensor, Tensor]:
         """Return ``(features, outputs)`` of ``x``; ``role`` picks the layers of domain-specific normalisation."""
         with self._as(role):
-            features = self.backbone(x)
+            features = self.bottleneck(self.backbone(x))
             return features, self.task(features)
 
     def encode(self, batch: DomainBatch) -> tuple[Encoded | None, Encoded | None]:

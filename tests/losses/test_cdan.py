@@ -45,6 +45,16 @@ def test_entropy_weights_by_hand() -> None:
     assert build(CDAN(hidden_size=4), 3, 2).row_weights(side) is None
 
 
+def test_without_a_random_size_the_product_is_never_projected() -> None:
+    loss = build(CDAN(hidden_size=4, random_size=None), 256, 31)
+    assert loss.discriminator[0].in_features == 256 * 31
+    assert loss.project_features is None
+    side = encoded(torch.randn(2, 256), torch.randn(2, 31))
+    assert loss.inputs(side)[1, 40].item() == pytest.approx(
+        (side.features[1, 1] * side.outputs[1].softmax(0)[9]).item()
+    )
+
+
 def test_wide_products_are_projected_and_the_projection_is_saved() -> None:
     loss = build(CDAN(hidden_size=4, random_size=4000), 600, 7)
     assert loss.discriminator[0].in_features == 4000

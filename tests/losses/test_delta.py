@@ -101,6 +101,19 @@ def test_domain_specific_layers_are_compared_as_the_sources():
     assert loss.step(net, source(torch.rand(5, 4), 5), None, None) > 0
 
 
+def test_a_bottleneck_is_not_held_back_and_sees_each_row_once():
+    net = Network(nn.Sequential(nn.Linear(4, 6)), Classification())
+    net.backbone.num_features, net.backbone.bottleneck_features = 6, 3
+    net.build(DataSpec(("a", "b"), ("a",), ("b",), classes=("x", "y")))
+    loss = DELTA()
+    loss.build(net)
+    net.train()
+    assert loss.step(net, source(torch.rand(5, 4), 5), None, None) == 0
+    assert net.bottleneck[1].num_batches_tracked == 0
+    assert net.training
+    assert net.bottleneck.training
+
+
 def test_misspelt_and_empty_layers():
     with pytest.raises(ConfigurationError, match=r"has no module 'model.layr4': did you mean 'model.layer4'"):
         DELTA(layers=["model.layr4"]).build(built(TimmBackbone("test_resnet")))

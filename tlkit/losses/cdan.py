@@ -21,15 +21,15 @@ class CDAN(DANN):
 
     Domains are aligned class by class: the discriminator sees :math:`f \otimes p`, ``num_features * num_classes`` wide,
     or, where that is more than 4,096, the random projection :math:`(R_f f) \odot (R_g p) / \sqrt d` of it to ``d``
-    numbers. The probabilities condition and are not trained by this loss: they are detached, as in the authors' code.
-    With ``entropy`` (CDAN+E) a row counts :math:`1 + e^{-H(p)}`, scaled to mean 1 on each side, so that certain rows
-    lead. Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018.
+    numbers, unless ``random_size`` is None. The probabilities condition and are not trained by this loss: they are
+    detached, as in the authors' code. With ``entropy`` (CDAN+E) a row counts :math:`1 + e^{-H(p)}`, scaled to mean 1 on
+    each side, so that certain rows lead. Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018.
 
     The projection is drawn from the run's seed, the same on all ranks, and saved with the model.
 
     Args:
         entropy: Weigh rows by the certainty of their prediction (CDAN+E).
-        random_size: Width ``d`` of the random projection.
+        random_size: Width ``d`` of the random projection; None takes the product itself however wide it is.
         hidden_size: As in :class:`DANN`.
         num_layers: As in :class:`DANN`.
         dropout: As in :class:`DANN`.
@@ -52,7 +52,7 @@ class CDAN(DANN):
     def __init__(
         self,
         entropy: bool = False,
-        random_size: int = 1024,
+        random_size: int | None = 1024,
         hidden_size: int = 1024,
         num_layers: int = 2,
         dropout: float = 0.0,
@@ -67,14 +67,16 @@ class CDAN(DANN):
 
     def build(self, network: Encoder) -> None:
         """Create the discriminator and, for wide features or many classes, the projection."""
-        if network.num_features * network.num_probabilities > LARGEST_PRODUCT:
+        if self.random_size is not None and network.num_features * network.num_probabilities > LARGEST_PRODUCT:
             self.project_features = torch.randn(network.num_features, self.random_size)
             self.project_classes = torch.randn(network.num_probabilities, self.random_size)
         super().build(network)
 
     def input_width(self, network: Encoder) -> int:
         """Return the width of the product, or of its projection."""
-        return network.num_features * network.num_probabilities if self.project_features is None else self.random_size
+        if self.project_features is not None:
+            return self.project_features.shape[1]
+        return network.num_features * network.num_probabilities
 
     def inputs(self, side: Encoded) -> Tensor:
         """Return the outer product of features and probabilities, or its projection."""
@@ -82,7 +84,7 @@ class CDAN(DANN):
         if self.project_features is None or self.project_classes is None:
             return (features[:, :, None] * p[:, None, :]).flatten(1)
         first, second = self.project_features.to(features.dtype), self.project_classes.to(p.dtype)
-        projected: Tensor = (features @ first) * (p @ second) / self.random_size**0.5
+        projected: Tensor = (features @ first) * (p @ second) / first.shape[1] ** 0.5
         return projected
 
     def row_weights(self, side: Encoded) -> Tensor | None:

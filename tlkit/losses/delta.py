@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,8 @@ class DELTA(AdaptationLoss):
         """Return the summed distances on this rank's labelled rows."""
         assert batch.source is not None  # needs_source
         x = batch.source.x
-        with _evaluating(network.backbone), _outputs(network.backbone, self.layers) as ours:
+        # All of the network: a bottleneck behind the backbone must not take these rows into its statistics once more.
+        with _evaluating(cast(nn.Module, network)), _outputs(network.backbone, self.layers) as ours:
             network(x, "source")
         with torch.no_grad(), _evaluating(self.reference), _outputs(self.reference, self.layers) as theirs:
             self.reference(x)
@@ -109,8 +110,8 @@ def _outputs(backbone: nn.Module, names: Sequence[str]) -> Iterator[dict[str, An
 
 
 @contextmanager
-def _evaluating(backbone: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in backbone.modules()]
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in network.modules()]
     try:
         for module, _ in modes:
             module.training = False  # not train(False), which a backbone may have a method of its own for
