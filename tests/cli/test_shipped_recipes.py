@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.data.image_sets import office31, office_home, pacs, visda2017
-from tests.data.medical_files import chest_xray, oct_scans
-from tests.data.recording_files import sp_sw_har, uci_har
+from tests.data.image_sets import domainnet, office31, office_home, pacs, visda2017
+from tests.data.medical_files import chest_xray, medmnist, oct_scans
+from tests.data.recording_files import hhar, sp_sw_har, uci_har, wisdm
 from tests.data.scan_files import ujiindoorloc, ujilibrary
+from tests.data.test_digits import write_mnist, write_svhn, write_usps
 from tests.data.text_files import write_reviews, write_tokenizer
 from tlkit.cli.main import main
 
@@ -67,10 +68,29 @@ def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, 
     assert resolved["trainer"]["max_steps"] > 0
 
 
+def digit_files(root):
+    """Write MNIST, USPS and SVHN as they are published."""
+    for part, name in (("train", "train"), ("test", "t10k")):
+        write_mnist(root, name, 60)
+        write_usps(root, part, 60)
+        write_svhn(root, part, 60)
+    return {"root": str(root)}
+
+
+def library_of_two_years(root):
+    """Write the first 15 months of the library and month 25."""
+    ujilibrary(root, second_phone=True)
+    return ujilibrary(root, months=tuple(range(1, 16)))
+
+
 # What is written in place of a published set, in its layout and with the domains that recipes name.
 WRITERS = {
     "AmazonReviews": lambda root: {"root": write_reviews(root, count=80)},
     "ChestXRay": chest_xray,
+    "Digits": digit_files,
+    "DomainNet": domainnet,
+    "HHAR": partial(hhar, persons="ag"),
+    "MedMNIST": medmnist,
     "OCT": oct_scans,
     "Office31": office31,
     "OfficeHome": office_home,
@@ -78,9 +98,16 @@ WRITERS = {
     "SPSWHAR": partial(sp_sw_har, persons=14),
     "UCIHAR": partial(uci_har, persons=(2, 11)),
     "UJIIndoorLoc": ujiindoorloc,
-    "UJILibrary": partial(ujilibrary, months=tuple(range(1, 16))),
+    "UJILibrary": library_of_two_years,
     "VisDA2017": visda2017,
+    "WISDM": partial(wisdm, persons=(7, 18)),
 }
+
+
+def comes_with_a_package(recipe):
+    given = recipe["data"]["init_args"]
+    digits = recipe["data"]["class_path"] == "Digits" and given.get("mnist") != "idx"
+    return digits or recipe["data"]["class_path"] not in WRITERS
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +116,6 @@ def small_sets(tmp_path_factory):
 
     @cache
     def words(data):
-        if data not in WRITERS:
-            return ()  # it comes inside a package
         return (f"--data.root={WRITERS[data](tmp_path_factory.mktemp(data))['root']}",)
 
     return words
@@ -120,7 +145,7 @@ def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_set
     if "package:" in str(given.get("tokenizer")):
         pytest.importorskip(given["tokenizer"].removeprefix("package:"))
     words = [
-        *small_sets(recipe["data"]["class_path"]),
+        *(() if comes_with_a_package(recipe) else small_sets(recipe["data"]["class_path"])),
         "--trainer.accelerator=cpu",
         f"--trainer.max_steps={STEPS}",
         f"--trainer.val_check_interval={STEPS // 2}",
@@ -129,7 +154,7 @@ def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_set
         "--run_id=r",
         f"--runs={tmp_path}",
     ]
-    if recipe["data"]["class_path"] not in WRITERS:
+    if comes_with_a_package(recipe):
         words[words.index("--data.batch_size=4")] = "--data.batch_size=32"  # a whole set to evaluate
     words += at_hand(recipe, tmp_path)
     if isinstance(given.get("label_fraction"), float):

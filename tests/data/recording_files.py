@@ -82,14 +82,14 @@ def uci_har(root: Path, windows: int = 14, persons: tuple[int, int] = (1, 2)) ->
     return {"root": str(root)}
 
 
-def wisdm(root: Path, seconds: int = 50) -> dict[str, Any]:
+def wisdm(root: Path, seconds: int = 50, persons: tuple[int, int] = (1, 2)) -> dict[str, Any]:
     """Write two persons and six activities at 20 Hz, with the kinds of broken entries that the published file has."""
     random = np.random.default_rng(0)
     entries = []
-    for person in (1, 2):
+    for place, person in enumerate(persons, 1):
         for number, activity in enumerate(("Walking", "Jogging", "Sitting", "Standing", "Upstairs", "Downstairs"), 1):
             start = 49105962326000 + number * 10**12
-            for row, (x, y, z) in enumerate(waves(random, 20 * seconds, 3, 0.1 * number * person)):
+            for row, (x, y, z) in enumerate(waves(random, 20 * seconds, 3, 0.1 * number * place)):
                 entries.append(f"{person},{activity},{start + row * 50_000_000},{x:.7f},{y:.7f},{z:.6f};\n")
     entries[10] = entries[10].replace(";\n", ";")  # two entries on one line
     entries[20] = entries[20].replace(";\n", ",;\n")  # a comma too many: still a whole sample
@@ -101,13 +101,13 @@ def wisdm(root: Path, seconds: int = 50) -> dict[str, Any]:
     return {"root": str(root)}
 
 
-def hhar(root: Path, seconds: int = 12) -> dict[str, Any]:
+def hhar(root: Path, seconds: int = 12, persons: str = "ab") -> dict[str, Any]:
     """Write two persons with two phones and a watch at once, in an order that is not that of time."""
     random = np.random.default_rng(0)
     head = "Index,Arrival_Time,Creation_Time,x,y,z,User,Model,Device,gt"
     for name, devices in (("Phones", ("nexus4_1", "s3_1", "s3_2")), ("Watch", ("gear_1",))):
         rows = []
-        for user in "ab":
+        for user in persons:
             for device in devices:
                 for number, activity in enumerate((*SIX, "null")):
                     start = 1424696633908 + 10**6 * number
