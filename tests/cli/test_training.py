@@ -50,22 +50,22 @@ def test_summary(trained):
     assert summary["selection"]["monitor"] == "selection/mutual_information"
     assert summary["selection"]["uses_target_labels"] is False
     assert summary["selection"]["step"] in (3, 6)
-    metrics = {f"test/{domain}/{name}" for domain in ("mnist", "optdigits") for name in ("accuracy", "macro_f1")}
-    assert set(summary["metrics"]) == metrics
+    own = ("accuracy", "macro_f1", "mean_class_accuracy", *(f"recall/{digit}" for digit in range(10)))
+    assert set(summary["metrics"]) == {f"test/{domain}/{name}" for domain in ("mnist", "optdigits") for name in own}
     assert all(0 <= value <= 1 for value in summary["metrics"].values())
     assert summary["train"]["steps"] == 6
     assert summary["train"]["samples_per_second"] > 0
     assert summary["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
 
 
-def test_one_short_table_and_the_folder_are_all_that_is_printed(trained):
+def test_a_table_of_domains_one_of_classes_and_the_folder_are_all_that_is_printed(trained):
     lines = trained.out.splitlines()
     assert lines[0] == "tiny, seed 3: held-out test splits"
     assert lines[-1] == str(trained.folder)
     assert re.fullmatch(
         r"checkpoint of step \d, chosen by selection/mutual_information, without target labels", lines[-2]
     )
-    assert len(lines) == 9
+    assert len(lines) == 9 + 14  # ten classes, and the lines around them
     summary = json.loads((trained.folder / "summary.json").read_text())
     row = next(line for line in lines if "optdigits" in line)
     assert "target" in row

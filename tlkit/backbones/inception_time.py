@@ -86,6 +86,15 @@ class InceptionTime(nn.Module):
         features: Tensor = self.dropout(x.mean(dim=(2, 3)))
         return features
 
+    def layer_groups(self) -> list[tuple[str, list[nn.Module]]]:
+        """Return the modules from the input on, each third with the shortcut that is added to it."""
+        groups: list[tuple[str, list[nn.Module]]] = []
+        for number, module in enumerate(self.inceptions):
+            groups.append((f"inceptions.{number}", [module]))
+            if (number + 1) % _BETWEEN == 0:
+                groups[-1][1].append(self.shortcuts[number // _BETWEEN])
+        return groups
+
 
 class _Module(nn.Module):
     """Branches of several widths."""
