@@ -218,3 +218,32 @@ def test_a_patient_is_on_one_side_in_every_folder(tmp_path):
     again = ImageFolderDomains(str(moved), ["day"], ["night"], **arguments)
     again.setup()
     assert all(np.array_equal(first.splits["day"][split], again.splits["day"][split]) for split in ("train", "test"))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_domain_that_is_only_tested_is_not_asked_what_it_could_learn_from(seed):
+    class Later(Wards):
+        patients = {"north": range(4, 16), "south": range(12), "west": range(4)}
+
+        def groups(self, domain):
+            return np.repeat([f"p{number}" for number in self.patients[domain]], 5)
+
+    data = ready(Later, also_test=["west"], hold_out=HoldOut(seed=seed))
+    assert len(data.splits["west"]["test"])
+    assert not of(data, "west", "test") & of(data, "south", "train")
+
+
+def test_one_group_without_labels_that_is_only_predicted_is_predicted_whole():
+    class Later(Wards):
+        def dataset(self, domain, split):
+            if domain != "west":
+                return super().dataset(domain, split)
+            y, groups = np.full(7, -1), np.full(7, "p99")
+            rows = self.split(domain, y, groups)[split]
+            return TensorDataset(torch.as_tensor(rows)[:, None].float(), torch.as_tensor(y[rows]))
+
+    data = Later(["north"], ["south"], also_test=["west"], batch_size=2)
+    data.setup("predict")
+    west = data.predict_dataloader()[2]
+    assert sorted(index for batch in west for index in batch.index.tolist()) == list(range(7))
+    assert data.rows_to_predict("west").tolist() == list(range(7))

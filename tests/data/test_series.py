@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -233,6 +234,13 @@ def test_empty_recordings_missing_columns_and_classes(folder):
 def test_what_cannot_be_asked_of_this_data(folder, tmp_path):
     assert "no triads are named among x, y" in refused(folder, signals=Signals(channels="magnitude"))
     assert "no triads are named" in refused(folder, signals=Signals(rotate=True))
+    only_turning = SeriesColumns(["x", "y", "z"], gyroscopes=[["x", "y", "z"]])
+    table = pd.DataFrame({"x": [0.0] * 40, "y": 1.0, "z": 2.0, "label": "rest"})
+    for domain in ("phone", "watch"):
+        (tmp_path / "turning" / domain).mkdir(parents=True)
+        table.to_csv(tmp_path / "turning" / domain / "a.csv", index=False)
+    said = refused(tmp_path / "turning", only_turning, signals=Signals(channels="vertical"))
+    assert "takes the direction of gravity from an accelerometer, and only gyroscopes are named" in said
     assert "split_by: person needs to know whose" in refused(folder, split_by="person")
     assert "split_by must be" in refused(folder, split_by="user")
     assert "leave windows.longest out" in refused(

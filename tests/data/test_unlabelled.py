@@ -294,6 +294,18 @@ def test_a_partly_labelled_domain_is_refused_with_file_line_and_both_ways_out(ki
         again(data, sources=[target], targets=[source]).setup("fit")
 
 
+def test_blanks_in_the_cells_of_a_target_without_positions_do_not_make_words_of_the_numbers(tmp_path):
+    data = make(positions, tmp_path)
+    file = tmp_path / "hidden=True" / "office.csv"
+    frame = pd.read_csv(file, dtype=object)
+    frame.loc[frame["phone"] == "new", ["x_m", "y_m"]] = " "
+    frame.to_csv(file, index=False)
+    data.setup("fit")
+    assert data.has_labels("old")
+    assert not data.has_labels("new")
+    assert data.spec().scale
+
+
 def test_images_beside_class_folders_are_refused(tmp_path):
     data = make(folders, tmp_path, hidden=False)
     folder = tmp_path / "hidden=False" / "sketch"

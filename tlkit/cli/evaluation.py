@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +80,16 @@ def predict(request: Request) -> int:
     by_domain = [batches] if len(files) == 1 else batches
     folder.mkdir(exist_ok=True)
     for (domain, file), found in zip(files.items(), by_domain, strict=True):
-        _write_domain(file, _columns(found), data, domain, data.rows_to_predict(domain))
+        _write_domain(file, _columns(found), data, domain, data.rows_to_predict)
     if references:
+
+        def reference(domain: str) -> Rows:
+            return data.splits[domain]["reference"]
+
         rows = _columns(trainer.predict(cli.model, datamodule=_Reference(data)))  # type: ignore[arg-type]
         for number, (domain, file) in enumerate(references.items()):
             own = rows["domain"] == number
-            _write_domain(
-                file, {key: values[own] for key, values in rows.items()}, data, domain, data.splits[domain]["reference"]
-            )
+            _write_domain(file, {key: values[own] for key, values in rows.items()}, data, domain, reference)
     return 0
 
 
@@ -119,9 +121,12 @@ def _columns(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([batch[key] for batch in batches]).cpu() for key in batches[0]}
 
 
-def _write_domain(file: Path, columns: dict[str, Tensor], data: DomainDataModule, domain: str, rows: Rows) -> None:
-    names = data.row_names(domain)
-    _write(file, columns, data.spec(), names and [names[row] for row in rows])
+def _write_domain(
+    file: Path, columns: dict[str, Tensor], data: DomainDataModule, domain: str, rows: Callable[[str], Rows]
+) -> None:
+    # A data module that divides its rows in its own way does not say which they are.
+    names = data.row_names(domain) if domain in data.splits else None
+    _write(file, columns, data.spec(), names and [names[row] for row in rows(domain)])
     print(file)
 
 

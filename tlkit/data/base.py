@@ -190,7 +190,8 @@ class DomainDataModule(L.LightningDataModule):
         self._labels[domain] = labels
         shared = self.shared_groups and groups is not None
         scored, source, budget = domain not in self._unlabelled, domain in self.sources, self.budgets.get(domain)
-        own = Division(domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared)
+        learns = domain not in self.also_test
+        own = Division(domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared, learns)
         self._divisions[domain] = own
         if shared:  # what the others test on must be known; a domain that asks while this one waits finds it here
             for other in self.eval_domains:

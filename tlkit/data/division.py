@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tlkit.data.splits import HoldOut, Rows, as_mask, choose_labelled, divide, generator, hold_out_test
+from tlkit.data.splits import HoldOut, Rows, as_mask, choose_labelled, divide, generator, hold_out_test, rows_in_use
 from tlkit.errors import DataError
 from tlkit.notes import say
 from tlkit.types import Split
@@ -34,6 +34,7 @@ class Division:
         source: Whether the domain is a source, whose validation rows are not trained on.
         budget: How many labels may be used, see :func:`~tlkit.data.splits.choose_labelled`; None for all of a source's.
         shared: Whether a group of the same name is the same in every domain.
+        learns: Whether anything is learned from the domain; else it is only tested or predicted.
 
     Example:
         >>> def ward(name):
@@ -58,6 +59,7 @@ class Division:
     source: bool
     budget: int | float | None
     shared: bool
+    learns: bool = True
 
     def __post_init__(self) -> None:
         self._random = generator(self.hold_out.seed, self.domain)
@@ -92,7 +94,12 @@ class Division:
 
     @cached_property
     def _halves(self) -> tuple[Rows, Rows]:
-        """The rows to learn from and the rows to test on; neither depends on the other domains or on the role."""
+        """The rows to learn from and the rows to test on; neither depends on the other domains or on the role.
+
+        Only where a domain is neither learned from nor scored there is nothing to divide: all is to be predicted.
+        """
+        if not self.learns and not self.scored:
+            return np.empty(0, np.int64), np.flatnonzero(rows_in_use(len(self.y), self.test, self.among))
         with self._named():
             return hold_out_test(self.hold_out, self.y, self.groups, self.test, self.among, self._random, self.shared)
 
@@ -128,7 +135,7 @@ class Division:
 
     def _without(self, rows: Rows, taken: Mapping[str, set[str]], what: str) -> Rows:
         """Return the rows whose groups no other domain has taken, and say which were."""
-        if not self.shared:
+        if not (self.shared and self.learns):
             return rows
         elsewhere = {domain: names for domain, names in taken.items() if domain != self.domain}
         left_out = np.isin(self._names[rows], sorted(set().union(*elsewhere.values())))

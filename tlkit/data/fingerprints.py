@@ -181,7 +181,13 @@ class FingerprintDomains(ScanDomains):
     def _rows(self, domain: str) -> NDArray[np.int64]:
         if domain not in self.domains:
             raise DataError(f"{self.path}, column {self.table.domain!r}: {unknown('domain', domain, self.domains)}")
-        return np.flatnonzero(np.asarray(self._column(self.table.domain)) == domain)
+        return self._by_domain[domain]
+
+    @cached_property
+    def _by_domain(self) -> dict[str, NDArray[np.int64]]:
+        """The rows of each domain."""
+        owners = np.asarray(self._column(self.table.domain))
+        return {domain: np.flatnonzero(owners == domain) for domain in self.domains}
 
     @cached_property
     def _others(self) -> list[str]:
@@ -201,9 +207,7 @@ class FingerprintDomains(ScanDomains):
         columns, number = self._label_columns, self.label == "position"
         missing = unlabelled_rows(self._frame, self.path, columns, "number" if number else "label")
         cell = f"column {columns[0]!r}" if len(columns) == 1 else f"columns {' and '.join(map(repr, columns))}"
-        owners = np.asarray(self._column(self.table.domain))
-        for domain in self.domains:
-            rows = np.flatnonzero(owners == domain)
+        for domain, rows in self._by_domain.items():
 
             def place(row: int, rows: NDArray[np.int64] = rows) -> str:
                 return f"{self.path.parent / self._places[rows[row]]}, {cell}"

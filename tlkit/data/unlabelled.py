@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tlkit.data.tables import check_column, row_places
@@ -83,6 +84,9 @@ def unlabelled_rows(
         ]
         frame = frame[~missing]
     for column in columns:
+        if kind == "number" and frame[column].dtype.kind == "O":  # one blank makes words of a whole column of numbers
+            numbers = pd.to_numeric(frame[column], errors="coerce")
+            frame = frame.assign(**{column: numbers}) if numbers.notna().all() else frame
         check_column(frame, path, column, kind, places)
     return missing
 

@@ -125,6 +125,11 @@ class WindowedDomains(DomainDataModule):
                 f"signals.channels {self.signals.channels!r}, rotate and mirror need to know which channels are the "
                 f"three axes of one sensor, and no triads are named among {', '.join(self.channels)}"
             )
+        if self.signals.channels == "vertical" and self.gravity in self.gyroscopes:
+            raise DataError(
+                "signals.channels 'vertical' takes the direction of gravity from an accelerometer, and only gyroscopes "
+                "are named: name the accelerometer's axes in columns.triads, or choose 'magnitude'"
+            )
 
     @cached_property
     def domains(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
