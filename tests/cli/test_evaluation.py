@@ -90,6 +90,15 @@ def test_refused(trained, words, message, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(("command", "split"), [("test", "test"), ("validate", "validate")])
+def test_rows_that_were_learned_from_are_not_scored(trained, command, split, capsys):
+    words = ["--config", str(trained.folder / "config.yaml"), "--data.hold_out.seed=1"]
+    assert main([command, *words]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"[1-9]\d* of the \d+ rows of domain '\w+' to {split} on, '\d+' the first, were learned", error)
+    assert "splits.json" in error
+
+
 def test_without_a_checkpoint(recipe_file, capsys):
     assert main(["test", "--config", str(recipe_file)]) == 2
     assert "--ckpt_path: not given, and there is no" in capsys.readouterr().err

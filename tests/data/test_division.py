@@ -247,3 +247,64 @@ def test_one_group_without_labels_that_is_only_predicted_is_predicted_whole():
     west = data.predict_dataloader()[2]
     assert sorted(index for batch in west for index in batch.index.tolist()) == list(range(7))
     assert data.rows_to_predict("west").tolist() == list(range(7))
+
+
+def test_one_group_without_labels_to_adapt_to_is_learned_from_and_predicted_whole():
+    class Walk(Wards):
+        def dataset(self, domain, split):
+            if domain != "south":
+                return super().dataset(domain, split)
+            y, groups = np.full(7, -1), np.full(7, "p99")
+            rows = self.split(domain, y, groups)[split]
+            return TensorDataset(torch.as_tensor(rows)[:, None].float(), torch.as_tensor(y[rows]))
+
+    data = ready(Walk)
+    assert data.splits["south"]["train"].tolist() == list(range(7))
+    south = data.predict_dataloader()[1]
+    assert sorted(index for batch in south for index in batch.index.tolist()) == list(range(7))
+
+
+class TestAfterTraining:
+    """A model is evaluated on other domains than those it was trained with; people may be in both."""
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_who_was_learned_from_is_not_tested_in_a_domain_that_comes_later(self, seed, caplog):
+        hold_out = HoldOut(seed=seed, test_fraction=0.3)
+        trained = ready(hold_out=hold_out)
+        learned = of(trained, "north", "train", "val") | of(trained, "south", "train")
+        data = Wards(["north"], ["south"], also_test=["west"], hold_out=hold_out)
+        data.trained = trained.spec()
+        data.setup("test")
+        for domain in ("north", "south"):
+            for split, rows in trained.splits[domain].items():
+                assert np.array_equal(data.splits[domain][split], rows)
+        assert not of(data, "west", "test") & learned
+        alone = of(ready(sources=["west"], targets=[], hold_out=hold_out), "west", "test")
+        assert of(data, "west", "test") == alone - learned
+        said = "rows that domain 'west' was to be scored on are left out"
+        assert (said in caplog.text) == bool(set(data.groups("west")) & learned)
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_a_domain_that_is_not_named_again_still_counts(self, seed):
+        hold_out = HoldOut(seed=seed, test_fraction=0.3)
+        trained = ready(hold_out=hold_out)
+        data = Wards(["west"], also_test=["south"], hold_out=hold_out)
+        data.trained = trained.spec()
+        data.setup("test")
+        assert not of(data, "west", "test") & (of(trained, "north", "train", "val") | of(trained, "south", "train"))
+        assert np.array_equal(data.splits["south"]["test"], trained.splits["south"]["test"])
+
+    def test_nobody_left_to_test_on_is_refused(self):
+        class Ward(Wards):
+            patients = {"north": range(12), "south": range(12), "west": range(8, 20)}
+
+            def published(self, domain):
+                known = np.isin(self.groups(domain), ["p0", "p1"])
+                return np.flatnonzero(known if domain == "north" else ~known) if domain != "west" else None
+
+        trained = Ward(["north"], batch_size=2)
+        trained.setup()
+        data = Ward(["north"], also_test=["south"], batch_size=2)
+        data.trained = trained.spec()
+        with pytest.raises(DataError, match="domain 'south' has no rows in its test split"):
+            data.setup("test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from tlkit.callbacks import ProgressBar
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
+from tlkit.cli.runfolder import check_splits
 from tlkit.cli.shell import TransferCLI, quiet
 from tlkit.data import DomainDataModule
 from tlkit.data.loader import RowLoader
@@ -34,9 +36,12 @@ def evaluate(request: Request) -> int:
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
+        DataError: If it learned from rows that it would be scored on.
     """
-    cli = _start(request)
-    trainer = cli.make_trainer([ProgressBar()], logger=False, enable_checkpointing=False)
+    cli, trained = _start(request)
+    assert request.run is not None
+    unseen = _Unseen(request.run, trained["recipe"], cli.resolved)
+    trainer = cli.make_trainer([ProgressBar(), unseen], logger=False, enable_checkpointing=False)
     run = trainer.validate if request.command == "validate" else trainer.test
     run(cli.model, datamodule=cli.datamodule, ckpt_path=str(request.checkpoint), verbose=False, weights_only=True)
     if trainer.is_global_zero:
@@ -46,8 +51,8 @@ def evaluate(request: Request) -> int:
         if sealed := sorted({key.rpartition("/")[2] for key in metrics if key.startswith("oracle/")}):
             note = f"{', '.join(sealed)} of a target: computed with its sealed labels\n{note}"
         # Nothing is written; the run's own test has them all.
-        summary = request.run and request.run / "summary.json"
-        rest = str(summary) if summary and summary.is_file() else ""
+        summary = request.run / "summary.json"
+        rest = str(summary) if summary.is_file() else ""
         print_table(cli.datamodule.spec(), metrics, _PREFIXES[request.command], title, note, rest)
     return 0
 
@@ -63,7 +68,7 @@ def predict(request: Request) -> int:
         ConfigurationError: If more than one process was started.
         DataError: If there are predictions already.
     """
-    cli = _start(request)
+    cli, _ = _start(request)
     assert request.run is not None
     data, folder = cli.datamodule, request.run / "predictions"
     files = {domain: folder / f"{_file_name(domain)}.csv" for domain in data.eval_domains}
@@ -109,12 +114,38 @@ class _Reference(L.LightningDataModule):
         return self.data.reference_loader()
 
 
-def _start(request: Request) -> TransferCLI:
+class _Unseen(L.Callback):
+    """Sees to it that nothing is scored which the run learned from, once the data is read."""
+
+    def __init__(self, run: Path, recipe: dict[str, Any] | None, new: dict[str, Any]) -> None:
+        self.run, self.comparable = run, recipe is not None and _same_rows(recipe["data"], new["data"])
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.comparable:
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            check_splits(self.run, data, "test" if stage == "test" else "val")
+
+
+def _same_rows(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return whether two recipes read the same rows, however they divide them: the same module, files and windows."""
+    divide = {*inspect.signature(DomainDataModule.__init__).parameters, "split_by"}
+
+    def read(data: dict[str, Any]) -> dict[str, Any]:
+        arguments = data.get("init_args") or {}
+        return {"class": data["class_path"]} | {key: value for key, value in arguments.items() if key not in divide}
+
+    return read(old) == read(new)
+
+
+def _start(request: Request) -> tuple[TransferCLI, dict[str, Any]]:
+    """Return the parts that the recipe names, and what the checkpoint says of its training."""
     quiet()
     assert request.checkpoint is not None
-    read_checkpoint(request.checkpoint)  # before anything is built: whether it can be read
+    trained = read_checkpoint(request.checkpoint)["tlkit"]  # before anything is built: whether it can be read
     with skip_pretrained():
-        return TransferCLI(request.recipe)
+        cli = TransferCLI(request.recipe)
+    cli.datamodule.trained = trained["data"] and DataSpec.from_checkpoint(trained["data"])
+    return cli, trained
 
 
 def _columns(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:

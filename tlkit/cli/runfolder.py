@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import ConfigurationError
+from tlkit.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from tlkit.data import DomainDataModule
+    from tlkit.types import Split
 
-__all__ = ["create_run", "environment", "write_aside", "write_config", "write_splits", "write_summary"]
+__all__ = ["check_splits", "create_run", "environment", "write_aside", "write_config", "write_splits", "write_summary"]
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
 
@@ -97,14 +98,46 @@ def write_splits(run: Path, data: DomainDataModule) -> Path:
     """
     content: dict[str, Any] = {"hold_out": asdict(data.hold_out)}
     for domain in data.eval_domains:
-        found = {split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"}
-        if domain in data.labelled:
-            found |= {"labelled": data.labelled[domain]}  # type: ignore[dict-item]
-        names = data.row_names(domain)
-        content[domain] = {
-            split: rows.tolist() if names is None else [names[row] for row in rows] for split, rows in found.items()
-        }
+        content[domain] = _named_rows(data, domain)
     return write_aside(run / "splits.json", json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def _named_rows(data: DomainDataModule, domain: str) -> dict[str, list[Any]]:
+    found: dict[str, Any] = {split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"}
+    if domain in data.labelled:
+        found["labelled"] = data.labelled[domain]
+    names = data.row_names(domain)
+    return {split: rows.tolist() if names is None else [names[row] for row in rows] for split, rows in found.items()}
+
+
+def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
+    """Refuse to score a model on rows that its run learned from, and did not score it on itself.
+
+    That is what another ``hold_out`` than the run's, or other columns to group rows by, would come to.
+
+    Args:
+        run: The run folder; without a ``splits.json`` there is nothing to compare with.
+        data: The data to score it on, read.
+        split: ``"val"`` or ``"test"``.
+
+    Raises:
+        DataError: With the domain, and how many of its rows they are.
+    """
+    file = run / "splits.json"
+    if not file.is_file():
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
+    use = "test" if split == "test" else "validate"
+    for domain in data.eval_domains:
+        then, now = content.get(domain, {}), _named_rows(data, domain)
+        known = {row for each in learned for row in then.get(each, ())} - set(then.get(split, ()))
+        if seen := [row for row in now.get(split, ()) if row in known]:
+            raise DataError(
+                f"{len(seen)} of the {len(now[split])} rows of domain {domain!r} to {use} on, {str(seen[0])!r} the "
+                f"first, were learned from in the run {run} (see its {file.name}): divide the rows as it did, by "
+                f"{run / 'config.yaml'}, or name another domain"
+            )
 
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:

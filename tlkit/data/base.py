@@ -56,6 +56,8 @@ class DomainDataModule(L.LightningDataModule):
             may not be trained on in one and tested on in another; a subclass sets it.
         splits: Row numbers by domain and split, as :meth:`split` made them.
         labelled: Row numbers of the targets' labelled training rows, by domain.
+        trained: What the model to evaluate was trained on, if it is not the domains and roles of this module; set it
+            before the data is read. The commands take it from the checkpoint.
 
     Raises:
         DataError: If the arguments contradict each other.
@@ -102,6 +104,7 @@ class DomainDataModule(L.LightningDataModule):
         self.budgets = label_budgets(self.sources, self.targets, labels_per_class, label_fraction)
         self.splits: dict[str, dict[Split, Rows]] = {}
         self.labelled: dict[str, Rows] = {}
+        self.trained: DataSpec | None = None
         self._unlabelled: set[str] = set()
         self._told: set[str] = set()
         self._divisions: dict[str, Division] = {}
@@ -189,16 +192,20 @@ class DomainDataModule(L.LightningDataModule):
             refuse_unlabelled([domain], self.sources, self.budgets)
         self._labels[domain] = labels
         shared = self.shared_groups and groups is not None
-        scored, source, budget = domain not in self._unlabelled, domain in self.sources, self.budgets.get(domain)
-        learns = domain not in self.also_test
-        own = Division(domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared, learns)
-        self._divisions[domain] = own
+        scored, budget = domain not in self._unlabelled, self.budgets.get(domain)
+        roles = self.trained or self
+        source, learns = domain in roles.sources, domain in (*roles.sources, *roles.targets)
+        late = self.trained is not None and domain not in self.trained.domains
+        self._divisions[domain] = Division(
+            domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared, learns, late
+        )
+        run = dict.fromkeys([*self.eval_domains, *(self.trained.domains if self.trained else ())])
         if shared:  # what the others test on must be known; a domain that asks while this one waits finds it here
-            for other in self.eval_domains:
-                if other not in self._divisions:
+            for other in run:
+                if other not in self._divisions and other in self.domains:
                     self.dataset(other, "train")
-        run = [self._divisions[name] for name in self.eval_domains if name in self._divisions]
-        self.splits[domain], labelled = own.split(run)
+        divisions = [self._divisions[name] for name in run if name in self._divisions]
+        self.splits[domain], labelled = self._divisions[domain].split(divisions)
         if labelled is not None:
             self.labelled[domain] = labelled
         tell_absent(domain, self.classes, labels, self.splits[domain], self.labelled.get(domain))

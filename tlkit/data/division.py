@@ -35,6 +35,8 @@ class Division:
         budget: How many labels may be used, see :func:`~tlkit.data.splits.choose_labelled`; None for all of a source's.
         shared: Whether a group of the same name is the same in every domain.
         learns: Whether anything is learned from the domain; else it is only tested or predicted.
+        late: Whether the domain was no part of the run whose model is evaluated: what was learned from stays as it was,
+            and the groups among it are left out of this domain's test.
 
     Example:
         >>> def ward(name):
@@ -60,6 +62,7 @@ class Division:
     budget: int | float | None
     shared: bool
     learns: bool = True
+    late: bool = False
 
     def __post_init__(self) -> None:
         self._random = generator(self.hold_out.seed, self.domain)
@@ -74,10 +77,11 @@ class Division:
         Raises:
             DataError: If there are too few rows or groups, or the others test and validate on all of them.
         """
+        run = [each for each in run if not each.late]
         train, val = self._learned(run)
         labelled = None
         if self.source or self.budget is not None:
-            known = self._without(train, {each.domain: each._validated(run) for each in run}, "validated on")
+            known = self._unused(train, {each.domain: each._validated(run) for each in run}, "validated on")
             if self.budget is not None:
                 random = generator(self.hold_out.seed, f"{self.domain}, labelled")
                 with self._named():
@@ -88,6 +92,10 @@ class Division:
                 labelled = known
         reference = np.union1d(train, val) if self.source else train
         test = self._halves[1]
+        if self.late and self.scored:
+            learned = {each.domain: each._named_in(*each._learned(run)) for each in run if each.learns}
+            scored = self._without(np.union1d(train, test), learned, "was to be scored on", "learned from")
+            train, val, test = (np.intersect1d(rows, scored) for rows in (train, val, test))
         if not self.scored:  # what is left out of training is at least predicted
             test = np.union1d(test, np.setdiff1d(self._halves[0], reference))
         return {"train": train, "val": val, "test": test, "reference": reference}, labelled
@@ -96,17 +104,27 @@ class Division:
     def _halves(self) -> tuple[Rows, Rows]:
         """The rows to learn from and the rows to test on; neither depends on the other domains or on the role.
 
-        Only where a domain is neither learned from nor scored there is nothing to divide: all is to be predicted.
+        Without labels there may be nothing to divide: a domain that is not learned from is to be predicted, all of it,
+        and one that is a single group (a recording, a person) is learned from and predicted, all of it.
         """
-        if not self.learns and not self.scored:
-            return np.empty(0, np.int64), np.flatnonzero(rows_in_use(len(self.y), self.test, self.among))
+        if not self.scored and (not self.learns or self._undivided):
+            rows = np.flatnonzero(rows_in_use(len(self.y), self.test, self.among))
+            return (rows, rows) if self.learns else (rows[:0], rows)
         with self._named():
             return hold_out_test(self.hold_out, self.y, self.groups, self.test, self.among, self._random, self.shared)
+
+    @property
+    def _undivided(self) -> bool:
+        """Whether the domain is to be divided by chance and is one group, or one row."""
+        if self.test is not None and np.ndim(self.test):
+            return False
+        rows = rows_in_use(len(self.y), self.test, self.among)
+        return len(np.unique(np.flatnonzero(rows) if self.groups is None else np.asarray(self.groups)[rows])) == 1
 
     def _learned(self, run: Sequence[Division]) -> tuple[Rows, Rows]:
         """Return training and validation rows, without the groups that another domain tests on."""
         if self._parts is None:
-            rows = self._without(self._halves[0], {each.domain: each._tested() for each in run}, "tested on")
+            rows = self._unused(self._halves[0], {each.domain: each._tested() for each in run}, "tested on")
             self._parts = rows, rows
             if self.source and self.val is not None:
                 held = as_mask(self.val, len(self.y))[rows]
@@ -127,15 +145,23 @@ class Division:
 
     def _whole(self, rows: Rows, others: Rows) -> set[str]:
         """Return the groups in some rows; those that a published split divides keep no other domain from anything."""
-        return set(self._names[rows].tolist()) - set(self._names[others].tolist()) if self.shared else set()
+        return self._named_in(rows) - self._named_in(others)
+
+    def _named_in(self, *rows: Rows) -> set[str]:
+        """Return the groups of some rows; none where a name means nothing in another domain."""
+        return set(self._names[np.concatenate(rows)].tolist()) if self.shared else set()
 
     @cached_property
     def _names(self) -> NDArray[np.str_]:
         return np.asarray(self.groups).astype(str)
 
-    def _without(self, rows: Rows, taken: Mapping[str, set[str]], what: str) -> Rows:
+    def _unused(self, rows: Rows, taken: Mapping[str, set[str]], what: str) -> Rows:
+        """Return the rows to learn from whose groups no other domain has taken."""
+        return self._without(rows, taken, "could learn from", what) if self.learns else rows
+
+    def _without(self, rows: Rows, taken: Mapping[str, set[str]], use: str, what: str) -> Rows:
         """Return the rows whose groups no other domain has taken, and say which were."""
-        if not (self.shared and self.learns):
+        if not self.shared:
             return rows
         elsewhere = {domain: names for domain, names in taken.items() if domain != self.domain}
         left_out = np.isin(self._names[rows], sorted(set().union(*elsewhere.values())))
@@ -144,7 +170,7 @@ class Division:
         names = sorted(set(self._names[rows][left_out].tolist()))
         where = ", ".join(repr(domain) for domain, taken in elsewhere.items() if not taken.isdisjoint(names))
         listed = f"{', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''}"
-        count = f"{left_out.sum()} of {len(rows)} rows that domain {self.domain!r} could learn from"
+        count = f"{left_out.sum()} of {len(rows)} rows that domain {self.domain!r} {use}"
         if left_out.all():
             raise DataError(
                 f"{count} are of {len(names)} groups ({listed}) that are {what} in {where}: nothing is left. Name "
