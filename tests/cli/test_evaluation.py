@@ -165,6 +165,43 @@ def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
     assert "signals.channels" in error
 
 
+OWN = """
+import torch
+from torch.utils.data import TensorDataset
+from tlkit.data import DomainDataModule
+
+
+class EvenAndOdd(DomainDataModule):
+    domains, classes = ["low", "high"], ["even", "odd"]
+
+    def row_names(self, domain):
+        return [f"{domain} {number}" for number in range(40)]
+
+    def dataset(self, domain, split):  # divides in its own way
+        x = torch.arange(40.0)[:, None] + (100 if domain == "high" else 0)
+        rows = slice(30, 40) if split == "test" else slice(0, 30)
+        return TensorDataset(x[rows], torch.arange(40)[rows] % 2)
+"""
+
+
+def test_a_data_module_that_divides_its_rows_itself_is_predicted(tmp_path, recipe, monkeypatch, capsys):
+    (tmp_path / "my_numbers.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = {"class_path": "MLP", "init_args": {"hidden": [4]}}
+    data = {"class_path": "my_numbers.EvenAndOdd"}
+    data["init_args"] = {"sources": ["low"], "targets": ["high"], "batch_size": 4}
+    content = {**recipe, "model": {**recipe["model"], "backbone": backbone}, "data": data, "runs": str(tmp_path / "r")}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(tmp_path / "own.yaml"), "--run_id=x"]) == 0
+    run = tmp_path / "r" / "own" / "x"
+    capsys.readouterr()
+    assert main(["predict", "--config", str(run / "config.yaml")]) == 0
+    with (run / "predictions" / "high.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["index"] for row in rows] == [str(number) for number in range(10)]
+    assert "name" not in rows[0]  # which row of its own the first is, it does not say
+
+
 def test_packed_codes_are_one_column_in_hexadecimal(tmp_path):
     codes = torch.tensor([[0, 255, 16], [171, 1, 2]], dtype=torch.uint8)  # as many bytes as there are classes
     batch = {"index": torch.tensor([1, 0]), "domain": torch.zeros(2), "prediction": torch.tensor([2, 0]), "code": codes}
