@@ -50,7 +50,8 @@ Train, choose a checkpoint, test it on the held-out splits, and write a run fold
 config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, summary.json.
 
   --config        a recipe's name (tlkit recipes) or a YAML file
-  --resume        a run folder to go on in
+  --resume        a run folder to go on in; with --config and --run_id, 'auto': go on with
+                  that run if it has a checkpoint, else start it (for jobs that are restarted)
   --print_config  print the resolved recipe and stop
   --help-all      every option there is
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except TlkitError as error:
-        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+        rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if os.environ.get(name)), "0")
         where = "" if rank == "0" else f" (rank {rank})"
         print(f"tlkit: error{where}: {_own_words(error)}", file=sys.stderr)
         return 2
