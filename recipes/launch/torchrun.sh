@@ -15,6 +15,8 @@ shift
 if [ "${NODES:-1}" != 1 ]; then
   : "${RUN:?set RUN to a name for this run, the same on every machine}" "${HEAD:?set HEAD to host:port of one machine}"
 fi
+# Without it the processes that are started again look for the dead ones: https://github.com/pytorch/pytorch/issues/135712
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 run=${RUN:-$(date -u +%Y%m%d-%H%M%S)-$$}
 
 exec torchrun --nnodes="${NODES:-1}" --nproc-per-node="${PROCESSES:-gpu}" --max-restarts="${RESTARTS:-0}" \
