@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cli.conftest import STEPS, TRAINING
 from tests.ranks import free_port
 from tlkit.cli.launch import Launch, launched, trainer_settings
 from tlkit.cli.main import main
@@ -19,12 +20,6 @@ from tlkit.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "recipes" / "launch"
-STEPS = 30
-# In float64, so that a sum of two halves is not another sum than that of the whole.
-TRAINING = [
-    f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=15", "--trainer.precision=64-true",
-    "--model.optimizer.lr=0.01",
-]  # fmt: skip
 STEP = {
     "SLURM_JOB_ID": "77",
     "SLURM_JOB_NAME": "interactive",  # srun in a shell that salloc made
@@ -89,20 +84,6 @@ def check_run(root, one):
     return run
 
 
-@pytest.fixture(scope="session")
-def one(tmp_path_factory):
-    """Return the metrics of one process whose batch is as large as that of two processes together."""
-    from tests.cli.conftest import RECIPE
-
-    root = tmp_path_factory.mktemp("one")
-    recipe = root / "tiny.yaml"
-    recipe.write_text(f"{RECIPE}runs: {root / 'runs'}\n")
-    assert main(["fit", "--config", str(recipe), "--run_id=one", "--data.batch_size=64", *TRAINING]) == 0
-    metrics = metrics_of(root / "runs" / "tiny" / "one")
-    assert 0.3 < metrics["test/mnist/accuracy"] < 0.99  # something was learned that could differ
-    return metrics
-
-
 # What the environment says.
 
 
@@ -120,7 +101,11 @@ def one(tmp_path_factory):
         ({**STEP, "SLURM_PROCID": "0", "LOCAL_RANK": "1"}, None),  # what Lightning starts inside a step
         (
             {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", **STEP, "SLURM_PROCID": "1"},
-            Launch("torchrun", 2, 2),
+            Launch("the launcher", 2, 2),
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "r", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"},
+            Launch("torchrun", 1, 1),
         ),
     ],
 )

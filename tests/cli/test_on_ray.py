@@ -6,12 +6,11 @@ import json
 import pytest
 import torch
 
-from tests.cli.test_launchers import DIES, STEPS, TRAINING, check_run, finish, one, start
+from tests.cli.conftest import STEPS, TRAINING
+from tests.cli.test_launchers import DIES, check_run, finish, start
 from tlkit.cli import on_ray
 from tlkit.cli.main import main
 from tlkit.errors import ConfigurationError
-
-__all__ = ["one"]  # a fixture
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs pip install "tlkit[ray]"')
 
@@ -19,7 +18,8 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='
 def ray(words, folder):
     """Start the real command; what Ray keeps at home it keeps in the test's folder, and it looks for no other Ray."""
     command = ["python", "-m", "tlkit.cli", "ray", *words]
-    return start(command, folder, RAY_ADDRESS="local", HOME=str(folder), RAY_USAGE_STATS_ENABLED="0")
+    patient = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}  # seconds; a busy machine needs more than Ray's 60
+    return start(command, folder, RAY_ADDRESS="local", HOME=str(folder), RAY_USAGE_STATS_ENABLED="0", **patient)
 
 
 @needs_ray

@@ -69,7 +69,8 @@ def predict(request: Request) -> int:
         ConfigurationError: If more than one process was started.
         DataError: If there are predictions already.
     """
-    if launched() is not None:
+    launch = launched()
+    if launch is not None and launch.per_node * launch.nodes > 1:
         raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
     cli, _ = _start(request)
     assert request.run is not None

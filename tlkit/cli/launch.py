@@ -27,7 +27,7 @@ class Launch:
     """What a launcher started.
 
     Attributes:
-        by: ``"torchrun"`` (Ray sets its variables too) or ``"srun"``.
+        by: ``"srun"``, ``"torchrun"``, or ``"the launcher"`` where another one (Ray) sets torchrun's variables.
         per_node: Processes a node.
         nodes: Number of nodes.
     """
@@ -48,7 +48,7 @@ def launched(environ: Mapping[str, str] = os.environ) -> Launch | None:
 
     Example:
         >>> launched({"RANK": "5", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"})
-        Launch(by='torchrun', per_node=4, nodes=2)
+        Launch(by='the launcher', per_node=4, nodes=2)
         >>> step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
         >>> launched({**step, "SLURM_PROCID": "3"})
         Launch(by='srun', per_node=2, nodes=2)
@@ -74,7 +74,8 @@ def _by_torchrun(environ: Mapping[str, str]) -> Launch:
             f"{world} processes were started, {per_node} of them on this one of {nodes} nodes: start equally many on "
             "each (--nproc-per-node)"
         )
-    return Launch("torchrun", per_node, nodes)
+    by = "torchrun" if "TORCHELASTIC_RUN_ID" in environ else "the launcher"
+    return Launch(by, per_node, nodes)
 
 
 def _in_step(environ: Mapping[str, str]) -> bool:
@@ -175,7 +176,7 @@ def _cluster_environment(launch: Launch | None) -> ClusterEnvironment | None:
         if tasks not in (None, "1"):
             say(f"SLURM has {tasks} tasks for this job, but srun did not start this process: it trains alone")
         return None if tasks is None else LightningEnvironment()
-    if launch.by == "torchrun":
+    if launch.by != "srun":
         return TorchElasticEnvironment()
     # Lightning reads the job's variables where the step has its own, and wants one that is only set if asked for.
     os.environ["SLURM_NTASKS"] = str(launch.per_node * launch.nodes)
