@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -33,6 +34,8 @@ __all__ = ["fit"]
 # Tells the processes that Lightning starts for further devices which folder the first one made. Those of a launcher ask
 # the first one when all have met.
 _RUN = "TLKIT_RUN"
+# A launcher kills the first process as soon as another has ended: it must have taken its folder away by then.
+_GRACE_SECONDS = 3.0
 
 
 def fit(request: Request) -> int:
@@ -227,7 +230,11 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     if global_rank() != 0:
         # Only the first process writes. Where it cannot pass its folder on (torchrun), this one is made up and never
         # used: checkpoints go where the first process says.
-        yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
+        try:
+            yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
+        except TlkitError:
+            time.sleep(_GRACE_SECONDS)
+            raise
         return
     if request.auto:
         _set_aside(root / name / str(run_id))
