@@ -60,8 +60,8 @@ def built(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_the_recipes_and_nothing_else(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
     code = {f.relative_to(ROOT).as_posix() for f in (ROOT / "tlkit").rglob("*.py")}
-    recipes = {f"tlkit/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "recipes").rglob("*.yaml")}
-    assert recipes
+    recipes = {f"tlkit/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "recipes").rglob("*") if f.is_file()}
+    assert "tlkit/recipes/launch/slurm.sbatch" in recipes
     info = f"tlkit-{tlkit.__version__}.dist-info/"
     assert {name for name in names if not name.startswith(info)} == code | recipes | {"tlkit/py.typed"}
     assert f"{info}licenses/LICENSE" in names

@@ -116,7 +116,8 @@ def applications():
 
 def test_every_recipe_is_measured_and_every_measured_group_has_both_bounds(applications):
     # Those at full size, on data that is not at hand, are built and stepped by tests alone, and say so.
-    files = [file for file in RECIPES.rglob("*.yaml") if "# Result: not measured" not in file.read_text()]
+    files = [file for file in RECIPES.rglob("*.yaml") if file.parent != RECIPES / "launch"]
+    files = [file for file in files if "# Result: not measured" not in file.read_text()]
     recipes = {file.relative_to(RECIPES).with_suffix("").as_posix() for file in files}
     measured = {f"{task.group}_{method}" for task in applications["TASKS"] for method in task.methods()}
     assert measured == recipes

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,13 @@ trainer:
   check_val_every_n_epoch: null
   log_every_n_steps: 2
 """
+
+# A training whose numbers can be compared over launchers: in float64, so that a sum of two halves is that of the whole.
+STEPS = 30
+TRAINING = [
+    f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=15", "--trainer.precision=64-true",
+    "--model.optimizer.lr=0.01",
+]  # fmt: skip
 
 
 class Trained(NamedTuple):
@@ -59,3 +67,16 @@ def trained(tmp_path_factory):
     with contextlib.redirect_stdout(out):
         assert main(["fit", "--config", str(recipe), "--run_id=first", "--model.optimizer.lr=0.001"]) == 0
     return Trained(root / "runs" / "tiny" / "first", recipe, out.getvalue())
+
+
+@pytest.fixture(scope="session")
+def one(tmp_path_factory):
+    """Return the metrics of one process whose batch is as large as that of two processes together."""
+    root = tmp_path_factory.mktemp("one")
+    recipe = root / "tiny.yaml"
+    recipe.write_text(f"{RECIPE}runs: {root / 'runs'}\n")
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["fit", "--config", str(recipe), "--run_id=one", "--data.batch_size=64", *TRAINING]) == 0
+    metrics = json.loads((root / "runs" / "tiny" / "one" / "summary.json").read_text())["metrics"]
+    assert 0.3 < metrics["test/mnist/accuracy"] < 0.99  # something was learned that could differ
+    return metrics

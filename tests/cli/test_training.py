@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from tlkit.cli.main import main
-from tlkit.cli.shell import _launched
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("source", "target")
@@ -240,16 +239,8 @@ def test_a_longer_training_stopped_while_it_is_tested_is_unfinished(recipe_file,
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("launcher", ["trainer", "torchrun"])
-def test_two_processes_share_one_folder(recipe_file, launcher):
-    from tests.ranks import free_port
-
-    words = ["-m", "tlkit.cli", "fit", "--config", str(recipe_file)]
-    if launcher == "trainer":
-        command = [sys.executable, *words, "--trainer.devices=2"]
-    else:
-        port = f"--master-port={free_port()}"
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, *words]
+def test_two_processes_that_lightning_starts_share_one_folder(recipe_file):
+    command = [sys.executable, "-m", "tlkit.cli", "fit", "--config", str(recipe_file), "--trainer.devices=2"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=recipe_file.parent, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
@@ -262,15 +253,6 @@ def test_two_processes_share_one_folder(recipe_file, launcher):
         "checkpoints", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv",
         "splits.json", "summary.json",
     ]  # fmt: skip
-
-
-def test_devices_come_from_torchrun(monkeypatch):
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setenv("WORLD_SIZE", "6")
-    assert _launched({"devices": "auto"}) == {"devices": 2, "num_nodes": 3}
-    assert _launched({"devices": 1}) == {}
-    monkeypatch.delenv("WORLD_SIZE")
-    assert _launched({"devices": "auto"}) == {}
 
 
 def test_help_all_has_the_trainers_options(capsys):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.callbacks import ProgressBar
+from tlkit.cli.launch import launched
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
@@ -68,6 +69,9 @@ def predict(request: Request) -> int:
         ConfigurationError: If more than one process was started.
         DataError: If there are predictions already.
     """
+    launch = launched()
+    if launch is not None and launch.per_node * launch.nodes > 1:
+        raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
     cli, _ = _start(request)
     assert request.run is not None
     data, folder = cli.datamodule, request.run / "predictions"
@@ -79,8 +83,6 @@ def predict(request: Request) -> int:
         if file.exists():
             raise DataError(f"{file} exists and is not written over; move it away to predict again")
     trainer = cli.make_trainer([ProgressBar()], logger=False, enable_checkpointing=False, devices=1, num_nodes=1)
-    if trainer.world_size > 1:
-        raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
     batches: Any = trainer.predict(cli.model, datamodule=data, ckpt_path=str(request.checkpoint), weights_only=True)
     by_domain = [batches] if len(files) == 1 else batches
     folder.mkdir(exist_ok=True)

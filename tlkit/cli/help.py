@@ -13,6 +13,7 @@ Adapt a model to a domain that has no labels.
   validate  score a checkpoint on the validation splits
   test      score a checkpoint on the held-out test splits
   predict   write a checkpoint's predictions, one CSV file a domain
+  ray       fit, validate or test in several processes of a Ray cluster
   recipes   list the recipes that come with tlkit
   copy      copy a recipe to a file of your own
   list      list the backbones, losses, tasks, data modules or fine-tuning strategies
@@ -50,7 +51,8 @@ Train, choose a checkpoint, test it on the held-out splits, and write a run fold
 config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, summary.json.
 
   --config        a recipe's name (tlkit recipes) or a YAML file
-  --resume        a run folder to go on in
+  --resume        a run folder to go on in; with --config and --run_id, 'auto': go on with
+                  that run if it has a checkpoint, else start it (for jobs that are restarted)
   --print_config  print the resolved recipe and stop
   --help-all      every option there is
 
@@ -81,14 +83,32 @@ For a retrieval also RUN/predictions/<source>.reference.csv, the data base that 
 Files that exist are not written over. Runs on one device.
 
 {_CHECKPOINT}""",
+    "ray": """\
+usage: tlkit ray fit|validate|test [--workers N] [--gpus-per-worker 0|1] [--cpus-per-worker N] ...
+
+Run 'tlkit fit ...' in N processes of a Ray cluster, by Ray Train: the one that runs here or that
+RAY_ADDRESS names, or one that is started for this command. The working directory must be there on
+every node, and --runs on a file system that they share. Needs: pip install "tlkit[ray]"
+
+  --workers          processes; default: 1
+  --gpus-per-worker  default: 1 in a cluster with GPUs, else 0
+  --cpus-per-worker  for the process and its loaders; default: 1
+
+Every other option is that of 'tlkit fit --help'.
+
+Examples:
+  tlkit ray fit --config digits/mnist_to_optdigits_mmd --workers 2
+  ray job submit --working-dir . -- tlkit ray fit --config mine.yaml --runs=/shared/runs --workers 8""",
     "recipes": """\
 usage: tlkit recipes [PATTERN]
 
-List the recipes whose name or title contains PATTERN.""",
+List the recipes whose name or title contains PATTERN. 'tlkit recipes launch' lists the files that
+start a recipe under torchrun, SLURM, Ray, Kubernetes or SkyPilot.""",
     "copy": """\
 usage: tlkit copy RECIPE FILE
 
-Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE""",
+Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE
+A launch file is copied in the same way: tlkit copy launch/slurm.sbatch mine.sbatch""",
     "list": """\
 usage: tlkit list backbones|losses|tasks|data|finetuning
 

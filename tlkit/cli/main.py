@@ -15,7 +15,7 @@ from types import FrameType
 
 from tlkit.errors import ConfigurationError, TlkitError, near
 
-__all__ = ["main"]
+__all__ = ["dispatch", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        return dispatch(words)
     except TlkitError as error:
-        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0"
+        rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if os.environ.get(name)), "0")
         where = "" if rank == "0" else f" (rank {rank})"
         print(f"tlkit: error{where}: {_own_words(error)}", file=sys.stderr)
         return 2
@@ -48,7 +48,8 @@ def _stopped() -> int:
     return 130
 
 
-def _dispatch(words: list[str]) -> int:
+def dispatch(words: list[str]) -> int:
+    """Run one command as :func:`main` does, with errors raised: :class:`~tlkit.errors.TlkitError` is the user's."""
     from tlkit.cli import help as help_text
 
     if not words or words[0] in ("-h", "--help", "help"):
@@ -113,11 +114,19 @@ def _predict(rest: list[str]) -> int:
     return predict(request)
 
 
+def _ray(rest: list[str]) -> int:
+    from tlkit.cli.on_ray import run_on_ray
+
+    return run_on_ray(rest)
+
+
 def _recipes(rest: list[str]) -> int:
-    from tlkit.cli.recipes import find_recipes
+    from tlkit.cli.recipes import find_launch_files, find_recipes
 
     (pattern,) = _words("recipes", rest, least=0, most=1) or [""]
-    found = {name: title for name, title in find_recipes().items() if pattern.lower() in f"{name} {title}".lower()}
+    # Launch files are no recipes, and are listed only where somebody looks for them.
+    there = find_launch_files() if pattern.lower().startswith("launch") else find_recipes()
+    found = {name: title for name, title in there.items() if pattern.lower() in f"{name} {title}".lower()}
     if not found:
         raise ConfigurationError(f"no recipe matches {pattern!r}; 'tlkit recipes' lists them all")
     width = max(map(len, found))
@@ -131,7 +140,11 @@ def _copy(rest: list[str]) -> int:
 
     recipe, file = _words("copy", rest, least=2, most=2)
     path = copy_recipe(recipe, file)
-    print(f"wrote {path}; run it with: tlkit fit --config {path}")
+    launch = recipe.startswith("launch/")
+    print(
+        f"wrote {path}; "
+        + ("its first lines say how to use it" if launch else f"run it with: tlkit fit --config {path}")
+    )
     return 0
 
 
@@ -187,6 +200,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "validate": _validate,
     "test": _test,
     "predict": _predict,
+    "ray": _ray,
     "recipes": _recipes,
     "copy": _copy,
     "list": _list,

@@ -10,11 +10,20 @@ import yaml
 
 from tlkit.errors import ConfigurationError, DataError, unknown
 
-__all__ = ["copy_recipe", "find_recipe", "find_recipes", "parse_yaml", "read_recipe", "recipe_name"]
+__all__ = [
+    "copy_recipe",
+    "find_launch_files",
+    "find_recipe",
+    "find_recipes",
+    "parse_yaml",
+    "read_recipe",
+    "recipe_name",
+]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel the recipes lie inside the package, in a clone beside it.
 _ROOTS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
+_LAUNCH = "launch"  # the folder of files that start a recipe somewhere: scripts, and YAML that is no recipe
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,7 +73,15 @@ def find_recipes() -> dict[str, str]:
     """Return the recipes that come with tlkit: name -> title, the first line of the file's header comment."""
     root = _root()
     files = sorted(root.rglob("*.yaml")) if root else []
-    return {file.relative_to(root).with_suffix("").as_posix(): _title(file) for file in files if root}
+    names = {file: file.relative_to(root).with_suffix("").as_posix() for file in files if root}
+    return {name: _title(file) for file, name in names.items() if not name.startswith(f"{_LAUNCH}/")}
+
+
+def find_launch_files() -> dict[str, str]:
+    """Return the files that start a training somewhere: name with suffix, ``launch/slurm.sbatch`` -> title."""
+    root = _root()
+    files = sorted((root / _LAUNCH).glob("*")) if root else []
+    return {f"{_LAUNCH}/{file.name}": _title(file) for file in files}
 
 
 def find_recipe(recipe: str) -> Path:
@@ -120,13 +137,13 @@ def recipe_name(path: Path) -> str:
 
 
 def copy_recipe(recipe: str, file: str) -> Path:
-    """Copy a recipe to a file that does not exist yet.
+    """Copy a recipe, or a launch file, to a file that does not exist yet.
 
     Raises:
-        ConfigurationError: If there is no such recipe.
+        ConfigurationError: If there is neither such a recipe nor such a launch file.
         DataError: If the file exists, or its folder does not.
     """
-    source, path = find_recipe(recipe), Path(file)
+    source, path = _find_launch_file(recipe) or find_recipe(recipe), Path(file)
     if path.is_dir():
         path = path / source.name
     try:
@@ -139,10 +156,20 @@ def copy_recipe(recipe: str, file: str) -> Path:
     return path
 
 
+def _find_launch_file(name: str) -> Path | None:
+    if not name.startswith(f"{_LAUNCH}/") or Path(name).exists():
+        return None
+    names, root = find_launch_files(), _root()
+    if name not in names or root is None:
+        raise ConfigurationError(unknown("launch file", name, names))
+    return root / name
+
+
 def _root() -> Path | None:
     return next((root for root in _ROOTS if root.is_dir()), None)
 
 
 def _title(file: Path) -> str:
-    first = file.read_text(encoding="utf-8").partition("\n")[0]
+    text = file.read_text(encoding="utf-8")
+    first = (text.partition("\n")[2] if text.startswith("#!") else text).partition("\n")[0]
     return first.lstrip("# ").strip() if first.startswith("#") else ""

@@ -31,6 +31,7 @@ class Request:
         run: The run folder that is gone on with, or that the checkpoint is in.
         checkpoint: The checkpoint to start from.
         show: What to print instead of training: the parser's whole help, or the resolved recipe.
+        auto: Whether the run is gone on with only if there is one; the recipe must then still be the run's own.
     """
 
     command: str
@@ -39,6 +40,11 @@ class Request:
     run: Path | None = None
     checkpoint: Path | None = None
     show: str | None = None
+    auto: bool = False
+
+    def may_change(self, key: str) -> bool:
+        """Return whether an argument of the recipe, or what is below it, may differ when a run goes on."""
+        return any(f"{key}.".startswith(f"{each}.") for each in _RESUMABLE)
 
 
 def fit_request(words: list[str]) -> Request:
@@ -52,6 +58,8 @@ def fit_request(words: list[str]) -> Request:
     line = shlex.join(["tlkit", "fit", *words])
     if "help-all" in options.own:
         return Request("fit", line, {}, show="help")
+    if options.own.get("resume") == "auto":
+        return _resume_if_there(options, line)
     if "resume" in options.own:
         return _resume(options, line)
     recipe = _recipe("fit", options)
@@ -116,3 +124,17 @@ def _resume(options: Options, line: str) -> Request:
             "--trainer.max_steps=... or --trainer.max_epochs=..."
         )
     return Request("fit", line, _overridden(read_recipe(config), options), run, checkpoint)
+
+
+def _resume_if_there(options: Options, line: str) -> Request:
+    """Read a command that a scheduler gives again after it took the machine away: the first time it starts the run."""
+    if "print_config" in options.own:
+        raise ConfigurationError("--print_config has nothing to do with --resume: leave one of them out")
+    recipe = _recipe("fit", options)
+    if not recipe.get("run_id"):
+        raise ConfigurationError("--resume=auto finds the run by its name: add --run_id=NAME, the same at every start")
+    run = Path(recipe.get("runs") or "runs", recipe["recipe"], recipe["run_id"])
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    if not checkpoint.is_file():
+        return Request("fit", line, recipe, auto=True)
+    return Request("fit", line, recipe, run, checkpoint, auto=True)

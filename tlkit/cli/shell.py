@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from typing import Any
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from tlkit.cli.check import LOGGERS, check_recipe
+from tlkit.cli.launch import trainer_settings
 from tlkit.cli.options import KEYS
 from tlkit.data import DomainDataModule
 from tlkit.errors import ConfigurationError, TlkitError
@@ -100,25 +100,18 @@ class TransferCLI(LightningCLI):
             settings: Arguments of the trainer that go before the recipe's.
 
         Raises:
-            ConfigurationError: If the trainer refuses its arguments.
+            ConfigurationError: If the trainer refuses its arguments, or other processes were started than they say.
         """
         config = {**self.config_init["trainer"], **settings}
         own = config.pop("callbacks") or []
         own = own if isinstance(own, list) else [own]
         added = [callback for callback in callbacks if not any(isinstance(each, type(callback)) for each in own)]
+        config |= trainer_settings(config)
         try:
-            self.trainer = Trainer(callbacks=[*own, *added], **{**config, **_launched(config)})
+            self.trainer = Trainer(callbacks=[*own, *added], **config)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigurationError(f"trainer: {error}") from error
         return self.trainer
-
-
-def _launched(config: dict[str, Any]) -> dict[str, Any]:
-    """Return devices and nodes as torchrun started them; Lightning's own guess fails on the CPU."""
-    local, world = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
-    if local is None or world is None or config["devices"] != "auto":
-        return {}
-    return {"devices": int(local), "num_nodes": int(world) // int(local)}
 
 
 def global_rank() -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -25,11 +27,15 @@ from tlkit.cli.results import print_table
 from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
 from tlkit.errors import ConfigurationError, TlkitError
+from tlkit.notes import say
 
 __all__ = ["fit"]
 
-# Tells the processes that Lightning starts for further devices which folder the first one made.
+# Tells the processes that Lightning starts for further devices which folder the first one made. Those of a launcher ask
+# the first one when all have met.
 _RUN = "TLKIT_RUN"
+# A launcher kills the first process as soon as another has ended: it must have taken its folder away by then.
+_GRACE_SECONDS = 3.0
 
 
 def fit(request: Request) -> int:
@@ -48,6 +54,10 @@ def fit(request: Request) -> int:
     if request.show == "config":
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
         return 0
+    if request.auto and request.run is not None and _is_done(cli, request, request.run):
+        if global_rank() == 0:
+            print(request.run)
+        return 0
     if request.checkpoint is not None:
         done, steps = read_checkpoint(request.checkpoint)["global_step"], cli.config["trainer"]["max_steps"]
         if 0 <= steps < done:
@@ -63,6 +73,7 @@ class _Run:
         self.cli, self.request, self.folder = cli, request, folder
         self.throughput, self.stop = Throughput(), StopCleanly()
         callbacks: list[Callback] = [
+            _Shared(folder),
             ModelSelection(dirpath=folder / "checkpoints"),
             ProgressBar(),
             self.throughput,
@@ -146,6 +157,25 @@ class _Run:
         print(self.folder)
 
 
+class _Shared(Callback):
+    """Refuses to train where a process cannot see the run's folder: it could not read the checkpoint to be tested."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.world_size == 1:
+            return
+        run = Path(trainer.strategy.broadcast(os.path.abspath(self.run)))
+        seen = (run / "config.yaml").is_file()
+        if not trainer.strategy.reduce_boolean_decision(seen):
+            where = "on another node" if seen else f"on {platform.node()}"
+            raise ConfigurationError(
+                f"the run folder {run} that the first process made is not there {where}: give --runs a folder on a "
+                "file system that all nodes share"
+            )
+
+
 class _Splits(Callback):
     """Writes which rows were trained, validated and tested on, once the data is read."""
 
@@ -200,8 +230,14 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     if global_rank() != 0:
         # Only the first process writes. Where it cannot pass its folder on (torchrun), this one is made up and never
         # used: checkpoints go where the first process says.
-        yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
+        try:
+            yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
+        except TlkitError:
+            time.sleep(_GRACE_SECONDS)
+            raise
         return
+    if request.auto:
+        _set_aside(root / name / str(run_id))
     parents = [parent for parent in (root / name, *(root / name).parents) if not parent.exists()]
     folder = create_run(root, name, cli.config["seed_everything"], run_id)
     os.environ[_RUN] = str(folder)
@@ -217,6 +253,43 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
         raise
     finally:
         del os.environ[_RUN]
+
+
+def _is_done(cli: TransferCLI, request: Request, run: Path) -> bool:
+    """Return whether a run that is asked for again has ended, as long as it was to be.
+
+    Raises:
+        ConfigurationError: If it was a run of another recipe.
+    """
+    then, now = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), _config(cli)
+    differ = [key for key in _differences(then, now) if key != "runs"]
+    for key in differ:
+        if not request.may_change(key):
+            raise ConfigurationError(
+                f"--resume=auto: the run {run} has another {key} than this command: take another --run_id for a new "
+                "run, or give the command that the run was started with"
+            )
+    longer = [key for key in differ if key.startswith("trainer.max_")]
+    return not longer and (run / "summary.json").is_file()
+
+
+def _differences(a: Any, b: Any, key: str = "") -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in a.keys() | b.keys():
+            yield from _differences(a.get(name), b.get(name), f"{key}.{name}" if key else name)
+    elif a != b:
+        yield key
+
+
+def _set_aside(run: Path) -> None:
+    """Move what a start left that ended before its first checkpoint, so that the run can be started under its name."""
+    if not run.is_dir():
+        return
+    number = 1
+    while (aside := run.with_name(f"{run.name}.stopped-{number}")).exists():
+        number += 1
+    run.rename(aside)
+    say(f"{run} ended before its first checkpoint: it is now {aside}, and the run starts anew")
 
 
 def _config(cli: TransferCLI) -> dict[str, Any]:
