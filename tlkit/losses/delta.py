@@ -50,6 +50,7 @@ class DELTA(AdaptationLoss):
     """
 
     needs_target = False
+    accumulates = True
     reference: nn.Module
 
     def __init__(self, layers: list[str] | None = None, weight: float | Schedule = 1.0) -> None:
