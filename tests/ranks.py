@@ -7,6 +7,7 @@ import socket
 
 import torch
 import torch.multiprocessing as mp
+from lightning.pytorch.utilities import rank_zero_only
 
 # Every rank is forked from one process that has imported these; started afresh, each would import them for seconds.
 multiprocessing.get_context("forkserver").set_forkserver_preload(["lightning.pytorch", "tlkit.module", "tlkit.data"])
@@ -29,6 +30,7 @@ def _run(rank, world, port, function, args, folder):
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
     }
+    rank_zero_only.rank = rank  # which Lightning reads from the environment when it is imported
     torch.set_num_threads(1)
     result = function(*args)
     with open(os.path.join(folder, f"{rank}.pkl"), "wb") as file:

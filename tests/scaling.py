@@ -203,7 +203,7 @@ class Record(L.Callback):
             self.gradient = {name: whole(grad).numpy().copy() for name, grad in named.items()}
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        self.losses.append(float(trainer.callback_metrics.get("train/loss", torch.nan)))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -71,8 +71,8 @@ def _check_strategy(trainer: Any, losses: Sequence[AdaptationLoss]) -> None:
     if isinstance(strategy, FSDP2):
         if trainer.precision == "16-mixed":
             raise ConfigurationError(
-                "trainer.strategy: fsdp2 cannot tell all ranks that a gradient overflowed in one, which "
-                "precision: 16-mixed lives by: set trainer.precision: bf16-mixed, or trainer.strategy: ddp"
+                "trainer.strategy: fsdp2 does not scale gradients, which trainer.precision: 16-mixed needs: set "
+                "trainer.precision: bf16-mixed, or trainer.strategy: ddp"
             )
         if named := [type(loss).__name__ for loss in losses if loss.uses_parameters]:
             raise ConfigurationError(

@@ -108,8 +108,9 @@ def _shard(strategy: FSDP2, network: Network, losses: Sequence[nn.Module]) -> No
     learning = [loss for loss in losses if any(parameter.requires_grad for parameter in loss.parameters())]
     for module in (network, *losses):
         module.to(strategy.root_device)
-        for tensor in chain(module.parameters(), module.buffers()):  # DDP begins with those of rank 0 too
-            dist.broadcast(tensor.detach(), src=0)
+        for tensor in chain(module.parameters(), module.buffers()):
+            tensor.data = tensor.data.contiguous()  # timm's are in channels-last order, which cannot be sharded
+            dist.broadcast(tensor.data, src=0)  # DDP begins with the values of rank 0 too
     for module in (*_blocks(network.backbone), network, *learning):
         # The outermost too: what stayed whole after an evaluation would be left out when a checkpoint is loaded.
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
