@@ -39,9 +39,7 @@ def _run(rank, world, port, function, args, folder):
 
 def on_ranks(world, function, *args, folder):
     """Return what ``function(*args)``, a module-level function, returned on each of ``world`` processes."""
-    mp.start_processes(
-        _run, (world, free_port(), function, args, str(folder)), nprocs=world, start_method="forkserver"
-    )
+    mp.start_processes(_run, (world, free_port(), function, args, str(folder)), nprocs=world, start_method="forkserver")
     results = []
     for rank in range(world):
         with open(os.path.join(folder, f"{rank}.pkl"), "rb") as file:

@@ -56,7 +56,9 @@ class Drawn(DomainDataModule):
         y = self.labels(135 - 30 * self.domains.index(domain))
         rows = torch.as_tensor(self.split(domain, y)[split])
         whole = x[None] if None in x else x
-        return TensorRows(map_tensors(whole, lambda t: _cast(t[: len(y)][rows], self.dtype)), _cast(y[rows], self.dtype))
+        return TensorRows(
+            map_tensors(whole, lambda t: _cast(t[: len(y)][rows], self.dtype)), _cast(y[rows], self.dtype)
+        )
 
 
 def _cast(tensor, dtype):
@@ -162,7 +164,9 @@ def _first_of_each(settings, attribute):
 
 
 BACKBONE_CASES = {name: _of_backbone(each) for name, each in _first_of_each(BACKBONES, "backbone").items()}
-BACKBONE_CASES |= {f"timm {each.arguments['name']}": _of_backbone(each) for each in BACKBONES if "name" in each.arguments}
+BACKBONE_CASES |= {
+    f"timm {each.arguments['name']}": _of_backbone(each) for each in BACKBONES if "name" in each.arguments
+}
 TASK_CASES = {str(each): _of_task(each) for each in TASKS}
 LAYERS = ["layers.0", "layers.3"]
 OTHERS = {
@@ -223,7 +227,13 @@ class Result:
 
 
 def train(
-    case: Case, world: int, dtype: torch.dtype = torch.float64, steps: int = 8, callbacks: Sequence[Any] = (), **more: Any
+    case: Case,
+    world: int,
+    dtype: torch.dtype = torch.float64,
+    steps: int = 8,
+    callbacks: Sequence[Any] = (),
+    ckpt_path: str | None = None,
+    **more: Any,
 ) -> Result:
     """Run a case on this process's share of the global batch, from the same start on any number of ranks."""
     L.seed_everything(7, verbose=False)
@@ -237,13 +247,11 @@ def train(
         **case.trainer,
         **more,
     }
-    module = TransferModule(
-        backbone, case.task(), case.losses(), optimizer=lambda p: SGD(p, lr=0.05), **case.options()
-    )
+    module = TransferModule(backbone, case.task(), case.losses(), optimizer=lambda p: SGD(p, lr=0.05), **case.options())
     data = case.data(GLOBAL_BATCH // world // options.get("accumulate_grad_batches", 1), dtype)
     record = Record()
     trainer = L.Trainer(devices=world, max_steps=steps, callbacks=[record, *callbacks], **options)
-    trainer.fit(module, data)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
     tested = trainer.test(module, data, verbose=False)
     weights = {name: whole(value).numpy().copy() for name, value in module.state_dict().items()}
     return Result(
@@ -251,9 +259,9 @@ def train(
     )
 
 
-def train_all(world: int, names: Sequence[str], dtype: torch.dtype, steps: int, **more: Any) -> dict[str, Result]:
+def train_all(world: int, names: Sequence[str], dtype: torch.dtype, steps: int) -> dict[str, Result]:
     """Run several cases; a module-level function, so that it can be sent to other processes."""
-    return {name: train(CASES[name], world, dtype, steps, **more) for name in names}
+    return {name: train(CASES[name], world, dtype, steps) for name in names}
 
 
 def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
