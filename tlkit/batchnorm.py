@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tlkit.types import Role
 
-__all__ = ["DomainBatchNorm", "reestimate"]
+__all__ = ["DomainBatchNorm", "RankBatchNorm", "normalise_over_ranks", "reestimate"]
 
 
 class DomainBatchNorm(nn.Module):
@@ -49,6 +49,97 @@ class DomainBatchNorm(nn.Module):
         return count
 
 
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over ranks; every rank's loss depends on every rank's rows through it, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+class RankBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation by the rows of all ranks while training, for the CPU, where torch's own refuses to.
+
+    Mean, variance and gradients are those of one rank with all the rows.
+
+    Example:
+        >>> layer, x = RankBatchNorm(3), torch.randn(8, 3)
+        >>> torch.equal(layer(x), nn.BatchNorm1d(3)(x))  # a single process
+        True
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take any number of dimensions: the layer whose place this took has checked."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return ``input``, ``(B, C, ...)``, normalised by channel."""
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not (several and self.training):
+            return super().forward(input)
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        others = [dim for dim in range(x.dim()) if dim != 1]
+        count = x.new_full((1,), x.numel() // x.shape[1])
+        *sums, count = _SumOverRanks.apply(torch.cat([x.sum(others), count])).split([x.shape[1], 1])
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        mean = sums[0] / count
+        centred = x - mean.reshape(shape)
+        variance = _SumOverRanks.apply(centred.square().sum(others)) / count
+        self._remember(mean.detach(), variance.detach() * count.detach() / (count.detach() - 1))
+        normal = centred * (variance + self.eps).rsqrt().reshape(shape)
+        if self.affine:
+            normal = normal * self.weight.reshape(shape) + self.bias.reshape(shape)
+        output: Tensor = normal.to(input.dtype)
+        return output
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+def normalise_over_ranks(module: nn.Module, device: torch.device) -> None:
+    """Let every batch-norm layer below ``module`` normalise by the rows of all ranks; weights and names stay.
+
+    Args:
+        module: What holds the layers.
+        device: Where it will train. Torch has a layer for GPUs that it refuses the CPU.
+    """
+    # timm's conversion and not torch's, which drops the activation that many of timm's layers have inside.
+    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+
+    for name, child in list(module.named_children()):
+        if not isinstance(child, nn.modules.batchnorm._BatchNorm):
+            normalise_over_ranks(child, device)
+        elif isinstance(child, RankBatchNorm | nn.SyncBatchNorm):  # of an earlier fit
+            continue
+        elif device.type == "cpu":
+            child.__class__ = _RankBatchNormAct if isinstance(child, BatchNormAct2d) else RankBatchNorm
+        else:
+            setattr(module, name, convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
+
+
+class _RankBatchNormAct(RankBatchNorm):
+    """In the place of timm's layer with dropout and activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
 def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any], Any]) -> None:
     """Set the statistics of the targets' batch-norm layers to those of ``inputs``, over all ranks (AdaBN).
 
@@ -59,7 +150,7 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
 
     Args:
         network: The network, with :class:`DomainBatchNorm` layers.
-        inputs: Batches of target inputs of this rank; every rank must have the same number.
+        inputs: Batches of target inputs of this rank.
         forward: Passes one batch through the network as a target.
     """
     layers: list[Any] = [each.target for each in network.modules() if isinstance(each, DomainBatchNorm)]

@@ -33,9 +33,11 @@ class TrainBatches(Sampler[list[int]]):
         rank: This process's rank.
         world: Number of processes.
         start: Number of the first batch to yield.
+        accumulate: Batches a step: so many in a row, over all ranks, make up a batch of one rank with that many times
+            the rows. A pass holds whole steps only.
 
     Raises:
-        DataError: If a batch over all ranks needs more rows than there are.
+        DataError: If a step over all ranks needs more rows than there are.
 
     Example:
         >>> batches = iter(TrainBatches(size=5, batch_size=2, seed=0))
@@ -44,20 +46,30 @@ class TrainBatches(Sampler[list[int]]):
         4
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, start: int = 0) -> None:
-        if size < batch_size * world:
-            ranks = f" on {world} processes" if world > 1 else ""
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
+        accumulate: int = 1,
+    ) -> None:
+        if size < batch_size * world * accumulate:
+            spread = f" on {world} processes" if world > 1 else ""
+            spread += f", {accumulate} batches a step," if accumulate > 1 else ""
             raise DataError(
-                f"batch_size {batch_size}{ranks} needs {batch_size * world} rows, but the data set has {size}: "
-                f"choose a batch_size of at most {size // world}"
+                f"batch_size {batch_size}{spread} needs {batch_size * world * accumulate} rows, but the data set has "
+                f"{size}: choose a batch_size of at most {size // (world * accumulate)}"
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world, self.start, self.accumulate = rank, world, start, accumulate
 
     @property
     def per_pass(self) -> int:
         """Number of batches in one pass over the data set."""
-        return self.size // (self.batch_size * self.world)
+        return self.size // (self.batch_size * self.world * self.accumulate) * self.accumulate
 
     def permutation(self, number: int) -> Tensor:
         """Return the order of rows in pass ``number``."""

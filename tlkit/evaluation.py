@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from tlkit.network import Network
-from tlkit.types import Samples
+from tlkit.types import Samples, map_tensors
 
 __all__ = ["collect_reference", "target_inputs"]
 
@@ -37,7 +37,9 @@ def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
 def target_inputs(trainer: Any) -> Iterator[Any]:
     """Yield the targets' unlabelled training inputs, as they are read to evaluate, this rank's share of them."""
     for batch in _placed(trainer, trainer.datamodule.target_train_loader()):
-        yield batch.x
+        real = batch.index >= 0
+        # Rows that pad the last batch of a rank would count twice; asking for them would wait for the device.
+        yield map_tensors(batch.x, lambda x: x[real]) if trainer.world_size > 1 else batch.x  # noqa: B023
 
 
 def _placed(trainer: Any, loader: Any) -> Iterator[Samples]:

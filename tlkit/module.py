@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from tlkit.combinations import check_run
 from tlkit.distributed import gather, same_initial_weights
 from tlkit.errors import ConfigurationError
 from tlkit.evaluation import collect_reference, target_inputs
@@ -19,6 +20,7 @@ from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
 from tlkit.network import BatchNormMode, Network, check_checkpoint
 from tlkit.schedules import Schedule
+from tlkit.sharding import lay_out
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
 
@@ -115,14 +117,12 @@ class TransferModule(L.LightningModule):
             )
         spec = data.spec()
         if self.trainer.training:
-            if self.trainer.max_epochs == self.trainer.max_steps == -1:
-                raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
+            check_run(self.trainer, self.network, [loss for _, loss in self.losses()], spec)
             validates, norm_learns = self.trainer.enable_validation, self.finetuning.trains_batch_norm
             self.network.check_training(bool(spec.targets), self.uses_target, validates, norm_learns)
-            for _, loss in self.losses():
-                loss.check(self.network.task, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
             self.build(spec, data.example().x if self.data_spec is None else None)
+        lay_out(self.trainer, self.network, dict(self.losses()))
 
     def forward(self, x: Any) -> Tensor:
         """Return the task's outputs, ``(B, num_outputs)``, for inputs of the target domain."""

@@ -111,6 +111,10 @@ class TransferCLI(LightningCLI):
             self.trainer = Trainer(callbacks=[*own, *added], **config)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigurationError(f"trainer: {error}") from error
+        if str(config["precision"]) in ("16", "16-mixed") and self.trainer.precision != "16-mixed":
+            raise ConfigurationError(  # Lightning takes another precision, with no more than a warning
+                "trainer.precision: 16-mixed needs a GPU: set trainer.precision: bf16-mixed, or 32, on the CPU"
+            )
         return self.trainer
 
 

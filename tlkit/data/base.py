@@ -276,7 +276,7 @@ class DomainDataModule(L.LightningDataModule):
                     self._domain(domain, split)  # type: ignore[arg-type]
         if training:
             check_budgets(self.budgets, self.splits, type(self).__name__)
-            check_sides(self._sides(), self.batch_size, self._ranks()[1])
+            check_sides(self._sides(), self.batch_size, self._ranks()[1], self._batches_a_step())
         if stage != "predict":
             tell_unlabelled([name for name in self.eval_domains if not self.has_labels(name)], self._told)
 
@@ -295,9 +295,9 @@ class DomainDataModule(L.LightningDataModule):
         # A trainer that asks again in the middle of its run (reload_dataloaders_every_n_epochs) goes on in the order.
         going_on = self.trainer is not None and self.trainer.current_epoch > 0 and self._loader is not None
         position = self._loader.position if going_on and self._loader is not None else 0
-        rank, world = self._ranks()
-        seed = run_seed(self.trainer)
-        self._loader = TrainLoader(source, target, self.batch_size, seed, rank, world, self.num_workers, position)
+        spread = (*self._ranks(), self.num_workers, self._batches_a_step())
+        self._loader = TrainLoader(source, target, self.batch_size, run_seed(self.trainer), *spread)
+        self._loader.position = position
         if self._resumed is not None:
             self._loader.load_state_dict(self._resumed)
             self._resumed = None
@@ -391,6 +391,9 @@ class DomainDataModule(L.LightningDataModule):
         chosen = np.flatnonzero(np.isin(self.splits[domain]["train"], self.labelled[domain]))
         number = self.eval_domains.index(domain)
         return DomainRows(domain, number, "train", Subset(data, chosen.tolist()), len(self.classes))
+
+    def _batches_a_step(self) -> int:
+        return getattr(self.trainer, "accumulate_grad_batches", 1)
 
     def _ranks(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -92,27 +92,29 @@ def check_budgets(budgets: Collection[str], splits: Collection[str], module: str
             )
 
 
-def check_sides(sides: Mapping[str, Sequence[_Rows]], batch_size: int, world: int) -> None:
-    """Refuse sides that no batch can be drawn from.
+def check_sides(sides: Mapping[str, Sequence[_Rows]], batch_size: int, world: int, accumulate: int = 1) -> None:
+    """Refuse sides that no step can be drawn from.
 
     Args:
         sides: The training rows of each role's domains.
         batch_size: Rows a batch, side and rank.
         world: Number of ranks.
+        accumulate: Batches a step.
 
     Raises:
-        DataError: If there is no side, or one has fewer rows than a batch over all ranks.
+        DataError: If there is no side, or one has fewer rows than a step over all ranks.
     """
     if not sides:
         raise DataError("sources is empty and no adaptation loss uses the target: there is nothing to train on")
     for role, parts in sides.items():
         size = sum(map(len, parts))
-        if batch_size * world > size:
+        if batch_size * world * accumulate > size:
             ranks = f" on each of {world} ranks" if world > 1 else ""
+            ranks += f" and {accumulate} times a step (trainer.accumulate_grad_batches)" if accumulate > 1 else ""
             names = ", ".join(repr(part.name) for part in parts)
             raise DataError(
                 f"batch_size {batch_size}{ranks} is larger than the training split of the {role} {names}, which has "
-                f"{size} rows: choose at most {size // world}"
+                f"{size} rows: choose at most {size // (world * accumulate)}"
             )
 
 

@@ -94,13 +94,13 @@ class TrainLoader:
         rank: This process's rank.
         world: Number of processes.
         num_workers: Worker processes a side; 0 reads in this process.
-        position: Number of the first batch.
+        accumulate: Batches a step; a pass, and so an epoch, holds whole steps.
 
     Attributes:
         position: How many batches have been handed out, over all epochs.
 
     Raises:
-        DataError: If a side has fewer rows than one batch over all ranks.
+        DataError: If a side has fewer rows than one step over all ranks.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
         num_workers: int = 0,
-        position: int = 0,
+        accumulate: int = 1,
     ) -> None:
         self.sides = {"source": source, "target": target}
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.rank, self.world = rank, world
-        self.seed, self.position = seed, position
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.seed, self.position = seed, 0
         self._streams: dict[str, Iterator[Samples]] | None = None
         self._length = max(self._batches(side).per_pass for side, rows in self.sides.items() if rows is not None)
 
@@ -152,7 +152,9 @@ class TrainLoader:
         assert rows is not None
         # Two streams of one seed: sides of equal size must not be drawn in the same order.
         seed = mix(self.seed, list(self.sides).index(side))
-        return TrainBatches(len(rows), self.batch_size, seed, self.rank, self.world, start=self.position)
+        return TrainBatches(
+            len(rows), self.batch_size, seed, self.rank, self.world, start=self.position, accumulate=self.accumulate
+        )
 
     def _stream(self, side: str) -> Iterator[Samples]:
         rows = self.sides[side]

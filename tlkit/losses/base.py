@@ -30,12 +30,20 @@ class AdaptationLoss(nn.Module):
         needs_target: Whether the loss is undefined without a target side; the run is refused then. Class attribute.
         needs_probabilities: Whether it calls ``self.probabilities``, the task's map from outputs to probabilities; a
             task without them is refused. Class attribute.
+        accumulates: Whether its value on a batch is the mean of its values on equal parts of the batch, so that the
+            gradients of several small batches add up to that of a large one. A mean over rows is; a distance of means,
+            covariances or kernels is not. A run with ``trainer.accumulate_grad_batches`` is refused unless it holds for
+            all of its losses. Class attribute, or set by a constructor whose arguments decide.
+        uses_parameters: Whether it looks at the backbone's parameters themselves, and not only at what the network
+            computes; refused where they are sharded over the ranks. Class attribute.
         progress: Training progress in [0, 1]; the module sets it before every step.
     """
 
     needs_source: bool = True
     needs_target: bool = True
     needs_probabilities: bool = False
+    accumulates: bool = False
+    uses_parameters: bool = False
     probabilities: Callable[[Tensor], Tensor]
 
     def __init__(self, weight: float | Schedule = 1.0) -> None:

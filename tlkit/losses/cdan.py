@@ -61,6 +61,7 @@ class CDAN(DANN):
     ) -> None:
         super().__init__(hidden_size, num_layers, dropout, reversal, weight)
         self.entropy, self.random_size = entropy, random_size
+        self.accumulates = not entropy  # the weights of rows have mean 1 over the batch that they come in
         # Buffers, so that a checkpoint brings back the projection that the discriminator was trained on.
         self.register_buffer("project_features", None)
         self.register_buffer("project_classes", None)

@@ -50,6 +50,8 @@ class DANN(AdaptationLoss):
         (tensor(0.5000), tensor(0.9866))
     """
 
+    accumulates = True
+
     def __init__(
         self,
         hidden_size: int = 1024,

@@ -50,6 +50,7 @@ class DELTA(AdaptationLoss):
     """
 
     needs_target = False
+    accumulates = True
     reference: nn.Module
 
     def __init__(self, layers: list[str] | None = None, weight: float | Schedule = 1.0) -> None:
@@ -78,7 +79,9 @@ class DELTA(AdaptationLoss):
         assert batch.source is not None  # needs_source
         x = batch.source.x
         # All of the network: a bottleneck behind the backbone must not take these rows into its statistics once more.
-        with _evaluating(cast(nn.Module, network)), _outputs(network.backbone, self.layers) as ours:
+        # A compiled backbone would not call the hooks that it was compiled without.
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, _evaluating(cast(nn.Module, network)), _outputs(network.backbone, self.layers) as ours:
             network(x, "source")
         with torch.no_grad(), _evaluating(self.reference), _outputs(self.reference, self.layers) as theirs:
             self.reference(x)

@@ -45,6 +45,8 @@ class L2SP(AdaptationLoss):
 
     needs_source = False
     needs_target = False
+    accumulates = True
+    uses_parameters = True
     start: Tensor
 
     def __init__(self, beta: float = 0.0, weight: float | Schedule = 1.0) -> None:

@@ -1,0 +1,86 @@
+"""Which ways of training give the numbers of one device, and which are refused, in words, before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from tlkit.errors import ConfigurationError
+from tlkit.losses.base import AdaptationLoss
+from tlkit.network import Network
+from tlkit.sharding import FSDP2, synchronises_batch_norm
+from tlkit.types import DataSpec
+
+__all__ = ["check_run"]
+
+
+def check_run(trainer: Any, network: Network, losses: Sequence[AdaptationLoss], data: DataSpec) -> None:
+    """Refuse a training whose losses, strategy, precision and accumulation of gradients do not go together.
+
+    Args:
+        trainer: The trainer, about to train.
+        network: The network; it need not be built yet.
+        losses: The adaptation losses.
+        data: What the model may know of the data.
+
+    Raises:
+        ConfigurationError: With what cannot be combined and what to do instead.
+    """
+    if trainer.max_epochs == trainer.max_steps == -1:
+        raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
+    for loss in losses:
+        loss.check(network.task, data)
+    _check_accumulation(trainer, losses)
+    _check_strategy(trainer, losses)
+    if network.batch_norm == "adabn" and synchronises_batch_norm(trainer.strategy):
+        raise ConfigurationError(
+            "batch_norm: adabn estimates statistics on each rank's own batches, and trainer.sync_batchnorm shares "
+            "those of every batch: leave one of them out"
+        )
+
+
+def _check_accumulation(trainer: Any, losses: Sequence[AdaptationLoss]) -> None:
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):
+        raise ConfigurationError(
+            "GradientAccumulationScheduler changes how many batches make a step, and with it which rows a step sees: "
+            "set trainer.accumulate_grad_batches to one number instead"
+        )
+    batches = trainer.accumulate_grad_batches
+    if batches == 1:
+        return
+    if others := [type(loss).__name__ for loss in losses if not loss.accumulates]:
+        raise ConfigurationError(
+            f"trainer.accumulate_grad_batches={batches} averages the loss over {batches} small batches, and "
+            f"{', '.join(others)} of small batches {'is' if len(others) == 1 else 'are'} another loss than of a large "
+            "one: raise data.batch_size or use more devices instead, whose rows are one batch, or take losses that are "
+            "means over rows (DANN, CDAN without entropy, DELTA, L2SP)"
+        )
+    limit = trainer.limit_train_batches
+    if limit not in (None, 1.0) and not trainer.fast_dev_run and (isinstance(limit, float) or limit % batches):
+        raise ConfigurationError(
+            f"trainer.limit_train_batches={limit} would end an epoch in the middle of a step of {batches} batches "
+            f"(trainer.accumulate_grad_batches): set it to a multiple of {batches}"
+        )
+
+
+def _check_strategy(trainer: Any, losses: Sequence[AdaptationLoss]) -> None:
+    strategy = trainer.strategy
+    if isinstance(strategy, FSDP2):
+        if trainer.precision == "16-mixed":
+            raise ConfigurationError(
+                "trainer.strategy: fsdp2 does not scale gradients, which trainer.precision: 16-mixed needs: set "
+                "trainer.precision: bf16-mixed, or trainer.strategy: ddp"
+            )
+        if named := [type(loss).__name__ for loss in losses if loss.uses_parameters]:
+            raise ConfigurationError(
+                f"{', '.join(named)} compares the backbone's weights themselves, and trainer.strategy: fsdp2 leaves "
+                "each rank a share of them: set trainer.strategy: ddp, or leave the loss out"
+            )
+    elif isinstance(strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        raise ConfigurationError(
+            f"trainer.strategy: {type(strategy).__name__} does not know which parts of a tlkit model to shard: set "
+            "trainer.strategy: fsdp2, or ddp where the model fits into one device"
+        )
