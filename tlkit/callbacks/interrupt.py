@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlkit.callbacks.metrics_file import MetricsFile
+from tlkit.callbacks.metrics_file import MetricsFile, unwritten_row
 from tlkit.callbacks.selection import ModelSelection, validation_follows
 
 __all__ = ["StopCleanly"]
@@ -48,6 +48,7 @@ class StopCleanly(L.Callback):
         self._training = False
         self._before: dict[int, Any] = {}
         self._distributed = False
+        self._row: dict[str, float] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over SIGINT, before loaders start their workers: a worker inherits it and outlives a Ctrl-C."""
@@ -64,7 +65,7 @@ class StopCleanly(L.Callback):
         if trainer.ckpt_path is not None:
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsFile):
-                    logger.resume(trainer.global_step)
+                    logger.resume(trainer.global_step, self._row)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,6 +86,14 @@ class StopCleanly(L.Callback):
         else:
             self._save(trainer)
         self._stop(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the row of ``metrics.csv`` that is written after the checkpoint of its step."""
+        checkpoint["metrics_row"] = unwritten_row(trainer)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take that row, for a run that was killed before it was written."""
+        self._row = checkpoint.get("metrics_row")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""

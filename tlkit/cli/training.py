@@ -17,14 +17,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, Throughput
+from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, StopOnNonFinite, Throughput
+from tlkit.cli.faults import worded
 from tlkit.cli.loggers import make_loggers
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import ConfigurationError, TlkitError
+from tlkit.errors import ConfigurationError, RunError, TlkitError
 
 __all__ = ["fit"]
 
@@ -32,6 +33,7 @@ __all__ = ["fit"]
 _RUN = "TLKIT_RUN"
 
 
+@worded()
 def fit(request: Request) -> int:
     """Train as the request says.
 
@@ -66,6 +68,7 @@ class _Run:
             ModelSelection(dirpath=folder / "checkpoints"),
             ProgressBar(),
             self.throughput,
+            StopOnNonFinite(),
             self.stop,
             _Unfinished(folder / "summary.json"),
             _Splits(folder),
@@ -87,25 +90,39 @@ class _Run:
 
     def fit(self) -> int:
         """Train, test what was chosen, report."""
-        checkpoint = self.request.checkpoint
         try:
-            self.trainer.fit(
-                self.cli.model,
-                datamodule=self.cli.datamodule,
-                ckpt_path=None if checkpoint is None else str(checkpoint),
-                weights_only=True,
-            )
-            best = self.selection.best_model_path or self.selection.last_model_path or None
-            # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
-            selection, train = self.selection.selection, self.throughput.summary
-            self.trainer.test(
-                self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
-            )
+            with worded():
+                self._train_and_test()
         except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:
             return self._stopped(error)
+        except RunError as error:
+            raise RunError(f"{error}. {self._what_is_left(error.repeats)}", error.repeats) from error
+        return 0
+
+    def _train_and_test(self) -> None:
+        checkpoint = self.request.checkpoint
+        self.trainer.fit(
+            self.cli.model,
+            datamodule=self.cli.datamodule,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
+        best = self.selection.best_model_path or self.selection.last_model_path or None
+        # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
+        selection, train = self.selection.selection, self.throughput.summary
+        self.trainer.test(
+            self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
+        )
         if self.trainer.is_global_zero:
             self._report(selection, train)
-        return 0
+
+    def _what_is_left(self, repeats: bool) -> str:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if not last.is_file():
+            return f"There is no checkpoint yet; what there is: {self.folder}"
+        if repeats:
+            return f"The last checkpoint of before is {last}"
+        return f"Then go on with: tlkit fit --resume {self.folder}"
 
     def _stopped(self, error: BaseException) -> int:
         code = getattr(error, "code", None)
@@ -208,8 +225,8 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     try:
         write_config(folder, _with_header(_config(cli), request))
         yield folder
-    except TlkitError:
-        if not any(folder.glob("checkpoints/*.ckpt")):
+    except TlkitError as error:
+        if not isinstance(error, RunError) and not any(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder)
             for parent in parents:
                 with suppress(OSError):  # another run has come into it
