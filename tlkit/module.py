@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from tlkit import __version__
 from tlkit.distributed import gather, same_initial_weights
 from tlkit.errors import ConfigurationError
 from tlkit.evaluation import collect_reference, target_inputs
@@ -237,10 +238,9 @@ class TransferModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build this model again, in plain types."""
-        from tlkit import __version__
-
         spec = None if self.data_spec is None else {k: list(v) for k, v in asdict(self.data_spec).items()}
-        checkpoint["tlkit"] = {"version": __version__, "recipe": self.recipe, "data": spec, "random": random_states()}
+        checkpoint["tlkit"] = {"version": __version__, "recipe": self.recipe, "data": spec}
+        checkpoint["tlkit"]["random"] = random_states(self._random_states)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or of other data, in words."""

@@ -12,12 +12,17 @@ import torch.distributed as dist
 __all__ = ["random_states", "restore_random_state"]
 
 
-def random_states() -> list[dict[str, Any]]:
+def random_states(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the state of the global generators of every process of the run, in the order of the ranks.
 
     These are torch's on the CPU and on this process's GPU, Python's and numpy's, in types that
     ``torch.load(weights_only=True)`` reads. Every rank must call it.
+
+    Args:
+        waiting: States that were loaded and not restored yet, since the run has not trained on: they still hold.
     """
+    if waiting:
+        return list(waiting)
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - what users' code draws from
     own: dict[str, Any] = {
         "torch": torch.get_rng_state(),

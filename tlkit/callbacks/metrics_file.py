@@ -29,6 +29,10 @@ class MetricsFile(Logger):
     Args:
         run: The run's folder.
 
+    Attributes:
+        tested_after: Set before a trained model is tested, to the steps that it was trained: rows are of that step, and
+            of no epoch. What Lightning would call them differs for a run that resumes when it is trained already.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as run:
@@ -46,6 +50,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.run = Path(run)
         self.path = self.run / "metrics.csv"
+        self.tested_after: int | None = None
         self._known: list[str] | None = None
 
     @property
@@ -76,6 +81,8 @@ class MetricsFile(Logger):
             step: Training step, counted from 0.
         """
         row = {"step": step, "epoch": None, **metrics}
+        if self.tested_after is not None:
+            row |= {"step": self.tested_after, "epoch": None}
         columns = self._columns()
         if new := [key for key in row if key not in columns]:
             columns = self._rewrite([*columns, *new])

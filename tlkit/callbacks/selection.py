@@ -167,11 +167,14 @@ class ModelSelection(ModelCheckpoint):
         if self._is_trial(trainer):
             return
         if self.best_step is None:
-            say("nothing was validated in this run: best.ckpt is the last checkpoint")
-            self._watch_nothing(trainer.global_step)
-            self._save(trainer, best=True)
+            self._save_last_as_best(trainer)
         elif not self._should_skip_saving_checkpoint(trainer):
             self.replace_last(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See to it for a run, too, that was killed at its last step: resumed, it has nothing left to train."""
+        if self.best_step is None and not self._is_trial(trainer):
+            self._save_last_as_best(trainer)
 
     def replace_last(self, trainer: L.Trainer) -> str:
         """Replace ``last.ckpt`` by the state of now, and return its path. All ranks must call it."""
@@ -216,8 +219,10 @@ class ModelSelection(ModelCheckpoint):
         self.best_model_path = self._path("best")
         self.best_k_models = {self.best_model_path: self.best_model_score}  # loggers that upload checkpoints read it
 
-    def _watch_nothing(self, step: int) -> None:
-        self.monitor, self.best_step, self.best_model_path = None, step, self._path("best")
+    def _save_last_as_best(self, trainer: L.Trainer) -> None:
+        say("nothing was validated in this run: best.ckpt is the last checkpoint")
+        self.monitor, self.best_step, self.best_model_path = None, trainer.global_step, self._path("best")
+        self._save(trainer, best=True)
 
     def _save(self, trainer: L.Trainer, best: bool) -> None:
         self.last_model_path = self._last_checkpoint_saved = self._path("last")

@@ -85,7 +85,8 @@ class _Run:
                 config=None if request.run else _config(cli),
             ),
         ]
-        self.trainer: Trainer = cli.make_trainer(callbacks, default_root_dir=str(folder), logger=MetricsFile(folder))
+        self.metrics = MetricsFile(folder)
+        self.trainer: Trainer = cli.make_trainer(callbacks, default_root_dir=str(folder), logger=self.metrics)
         self.selection = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelSelection))
 
     def fit(self) -> int:
@@ -110,6 +111,7 @@ class _Run:
         best = self.selection.best_model_path or self.selection.last_model_path or None
         # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
         selection, train = self.selection.selection, self.throughput.summary
+        self.metrics.tested_after = self.trainer.global_step
         self.trainer.test(
             self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
         )
