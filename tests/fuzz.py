@@ -25,6 +25,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from tlkit.data.series_files import SeriesColumns, SeriesTable
 from tlkit.data.tables import check_column, read_table, row_places, table_columns
 from tlkit.errors import TlkitError
 
-SECONDS, BYTES = 20, 2 << 30
+SECONDS, BYTES, LETTERS = 20, 2 << 30, 20_000
 
 # Cells that people's tables have, and that attackers' have.
 CELLS = [
@@ -392,13 +393,12 @@ BOMBS = {
     "deep nesting, closed": "model: " + "[" * 3000 + "]" * 3000 + "\ndata: Digits\n",
     "a cycle": "model: &a {backbone: *a, task: *a}\ndata: Digits\n",
     "a cycle of lists": "model: {backbone: MLP, task: Classification, adaptation: &a [*a]}\ndata: Digits\n",
-    "a billion laughs": "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
-    + "model: {backbone: *i, task: *i, adaptation: *i}\ndata: {class_path: Digits, init_args: {sources: *i}}\n",
-    "laughs of mappings": "model: {backbone: MLP, task: {class_path: Classification, init_args: &a {x: 1}}}\n"
-    + "data: {class_path: Digits, init_args: "
-    + "".join(f"&{n} {{a: " for n in ("b", "c"))
-    + "1}}}\n",
+    "a billion laughs": "data: Digits\nmodel: {backbone: MLP, task: Classification, adaptation: [&a [x], "
+    + ", ".join(f"&{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefghijk"))
+    + "]}\n",
+    "laughs in arguments": "data: {class_path: Digits, init_args: {sources: &a [x], targets: "
+    + "".join(f"&{b} [{', '.join([f'*{a}'] * 9)}, " for a, b in pairwise("abcdefgh"))
+    + "1]]]]]]]}}\nmodel: 1\n",
     "many keys": "\n".join(f"key{n}: {n}" for n in range(40000)),
     "a huge number": f"model: {'9' * 100000}\ndata: Digits\n",
     "a date that is none": "model: 2024-13-45\ndata: 2024-02-31T99:99:99\n",
@@ -466,7 +466,7 @@ def main() -> int:
                 read()
                 outcome = "read"
             except TlkitError as error:
-                outcome = "refused" if str(error).strip() else "refused without a word"
+                outcome = "refused" if 0 < len(str(error).strip()) < LETTERS else "refused, in no or too many words"
             except TooSlow:
                 outcome = "too slow"
             except BaseException as error:
@@ -475,7 +475,7 @@ def main() -> int:
             signal.alarm(0)
             counts[f"{group}: {outcome}"] += 1
             if outcome not in ("read", "refused"):
-                print(f"{group}, {name}: {outcome}", file=sys.stderr, flush=True)
+                print(f"{group}, {name[:300]}: {outcome}", file=sys.stderr, flush=True)
         shutil.rmtree(folder)
     for outcome, count in sorted(counts.items()):
         print(f"{outcome} {count}")
