@@ -204,7 +204,7 @@ class Group:
                 }  # fmt: skip
                 from lightning.pytorch.utilities import rank_zero_only
 
-                rank_zero_only.rank = rank  # found out when Lightning was imported, before there were ranks
+                vars(rank_zero_only)["rank"] = rank  # found out when Lightning was imported, before there were ranks
             code = tlkit_command(words)
         except BaseException:
             import traceback
@@ -329,8 +329,11 @@ class Trial:
         reference, run = (self.folder / "runs" / "stress" / name for name in ("whole", "killed"))
         if not (reference / "summary.json").is_file():
             return [f"the uninterrupted run failed: {(self.folder / 'log.txt').read_text()[-2000:]}"]
-        for _ in range(self.draw.randint(1, 3)):
-            group = self._start("killed")
+        wanted, tried = self.draw.randint(1, 3), 0
+        while self.counts["kills"] < wanted and tried < 10:
+            if (run / "summary.json").is_file():  # it had ended before it could be killed
+                shutil.rmtree(run)
+            group, tried = self._start("killed"), tried + 1
             if broken := self._kill(group, run, seconds):
                 return broken
         self._start("killed").wait()
@@ -344,7 +347,7 @@ class Trial:
         run = self.folder / "runs" / "stress" / name
         words = ["fit", "--config", "recipe.yaml", f"--run_id={name}"]
         if (run / "summary.json").is_file():
-            words = ["list", "losses"]  # it has ended before it could be killed: nothing is left to do
+            words = ["list", "losses"]  # it ended just before it was killed: nothing is left to do
         elif (run / "checkpoints" / "last.ckpt").is_file():
             words = ["fit", "--resume", str(run.relative_to(self.folder))]
             self.counts["resumed"] += 1
@@ -358,7 +361,8 @@ class Trial:
 
     def _kill(self, group: Group, run: Path, seconds: float) -> list[str]:
         """Kill at a random moment, or when a checkpoint is being written after it; say what is broken then."""
-        moment = group.began + self.draw.uniform(0.1, 1.0) * seconds
+        # What starts anew imports for most of the time.
+        moment = group.began + self.draw.uniform(0.6 if self.fresh else 0.15, 0.9) * seconds
         writing = self.draw.random() < 0.4
         part = run / "checkpoints" / "last.ckpt.part"
         group.wait_until(lambda: time.monotonic() >= moment, 0.005)

@@ -25,7 +25,7 @@ from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import ConfigurationError, RunError, TlkitError
+from tlkit.errors import CheckpointError, ConfigurationError, DataError, RunError, TlkitError
 
 __all__ = ["fit"]
 
@@ -51,11 +51,20 @@ def fit(request: Request) -> int:
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
         return 0
     if request.checkpoint is not None:
-        done, steps = read_checkpoint(request.checkpoint)["global_step"], cli.config["trainer"]["max_steps"]
+        done, steps = _steps_done(request.checkpoint), cli.config["trainer"]["max_steps"]
         if 0 <= steps < done:
             raise ConfigurationError(f"trainer.max_steps={steps}, but {request.checkpoint} is at step {done} already")
     with _run_folder(cli, request) as run:
         return _Run(cli, request, run).fit()
+
+
+def _steps_done(checkpoint: Path) -> int:
+    try:
+        return int(read_checkpoint(checkpoint)["global_step"])
+    except CheckpointError as error:
+        best = checkpoint.with_name("best.ckpt")
+        hint = f". If {best} can be read, copy it to {checkpoint.name} to go on from there" if best.is_file() else ""
+        raise CheckpointError(f"{error}{hint}") from error
 
 
 class _Run:
@@ -98,7 +107,15 @@ class _Run:
             return self._stopped(error)
         except RunError as error:
             raise RunError(f"{error}. {self._what_is_left(error.repeats)}", error.repeats) from error
+        except DataError as error:
+            if not self._last.is_file():
+                raise
+            raise DataError(f"{error}. {self._what_is_left(repeats=False)}") from error
         return 0
+
+    @property
+    def _last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
 
     def _train_and_test(self) -> None:
         checkpoint = self.request.checkpoint
@@ -119,19 +136,17 @@ class _Run:
             self._report(selection, train)
 
     def _what_is_left(self, repeats: bool) -> str:
-        last = self.folder / "checkpoints" / "last.ckpt"
-        if not last.is_file():
+        if not self._last.is_file():
             return f"There is no checkpoint yet; what there is: {self.folder}"
         if repeats:
-            return f"The last checkpoint of before is {last}"
+            return f"The last checkpoint of before is {self._last}"
         return f"Then go on with: tlkit fit --resume {self.folder}"
 
     def _stopped(self, error: BaseException) -> int:
         code = getattr(error, "code", None)
         status = code if isinstance(code, int) and code > 1 else 130
         if self.trainer.is_global_zero:
-            last = self.folder / "checkpoints" / "last.ckpt"
-            if last.exists():
+            if self._last.exists():
                 print(f"stopped; go on with: tlkit fit --resume {self.folder}", file=sys.stderr)
             else:
                 print(f"stopped before the first checkpoint; what there is: {self.folder}", file=sys.stderr)
@@ -228,7 +243,8 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
         write_config(folder, _with_header(_config(cli), request))
         yield folder
     except TlkitError as error:
-        if not isinstance(error, RunError) and not any(folder.glob("checkpoints/*.ckpt")):
+        begun = (folder / "metrics.csv").exists() or any(folder.glob("checkpoints/*.ckpt"))
+        if not begun and not isinstance(error, RunError):
             shutil.rmtree(folder)
             for parent in parents:
                 with suppress(OSError):  # another run has come into it
