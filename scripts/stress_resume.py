@@ -367,7 +367,7 @@ class Trial:
         part = run / "checkpoints" / "last.ckpt.part"
         group.wait_until(lambda: time.monotonic() >= moment, 0.005)
         if writing:
-            group.wait_until(part.exists, 0.0)
+            group.wait_until(part.exists, 0.001)
         self.counts["kills"] += group.kill()
         self.counts["while writing"] += part.exists()
         broken = []

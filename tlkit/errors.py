@@ -16,6 +16,7 @@ __all__ = [
     "DataError",
     "RunError",
     "TlkitError",
+    "brief",
     "near",
     "unknown",
 ]
@@ -52,6 +53,17 @@ class RunError(TlkitError):
     def __init__(self, message: str, repeats: bool = False) -> None:
         super().__init__(message)
         self.repeats = repeats
+
+
+def brief(error: Exception) -> str:
+    """Return what a library says of a damaged file on one line, without the file itself that some quote in it.
+
+    Example:
+        >>> brief(ValueError("not a number: " + 9000 * "x"))[-5:]
+        'xx...'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 300 else f"{text[:300]}..."
 
 
 def near(name: str, allowed: Iterable[str], most: int = 3) -> list[str]:

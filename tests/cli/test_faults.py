@@ -260,11 +260,10 @@ def test_a_part_that_a_kill_left_is_not_written_into(fit, folder):
         assert open_file.read() == before  # the file that had the name, whatever has it now
 
 
-@pytest.mark.parametrize("cut", [0, 100, -100])
-def test_a_cut_off_checkpoint(fit, folder, capsys, cut):
+def test_a_cut_off_checkpoint(fit, folder, capsys):
     whole = half_done(fit, folder)
     for name in ("last", "best"):
-        (folder / "checkpoints" / f"{name}.ckpt").write_bytes(whole[:cut])
+        (folder / "checkpoints" / f"{name}.ckpt").write_bytes(whole[:-100])
     status, errors = fit("--resume", folder)
     assert status == 2
     assert f"{folder / 'checkpoints' / 'last.ckpt'} cannot be read: it is not a checkpoint, is damaged" in errors
@@ -287,8 +286,8 @@ def test_a_file_that_vanishes_between_epochs(fit, folder, tmp_path):
     remove = {"class_path": HERE + "Remove", "init_args": {"folder": str(tmp_path / "pictures" / "photo" / "cat")}}
     net = {"class_path": "ConvNet", "init_args": {"in_channels": 3, "image_size": 16}}
     status, errors = fit(
-        "--trainer.log_every_n_steps=3", model={"backbone": net}, data="ImageFolderDomains", root=str(tmp_path / "pictures"), sources=["photo"],
-        targets=[], image_size=16, cache=False, callbacks=[remove],
+        "--trainer.log_every_n_steps=3", model={"backbone": net}, data="ImageFolderDomains", callbacks=[remove],
+        root=str(tmp_path / "pictures"), sources=["photo"], targets=[], image_size=16, cache=False,
     )  # fmt: skip
     assert status == 2
     assert "cannot read the image" in errors

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from tlkit.data.compressed import check_expansion
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 
 __all__ = ["unpack"]
 
@@ -66,7 +66,9 @@ def unpack(archive: Path, folder: Path, marker: str = "", replace: bool = True) 
         zlib.error,
         lzma.LZMAError,
     ) as error:
-        raise DataError(f"cannot unpack {archive}: {error}; if it is damaged, delete it and get it again") from error
+        raise DataError(
+            f"cannot unpack {archive}: {brief(error)}; if it is damaged, delete it and get it again"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder

@@ -21,7 +21,7 @@ from tlkit.data.compressed import check_expansion
 from tlkit.data.fetch import Published, fetch, published_folder
 from tlkit.data.folders import data_folder, find_folder
 from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 from tlkit.types import Split
 
 __all__ = ["OCT", "ChestXRay", "MedMNIST"]
@@ -309,7 +309,9 @@ def _read_npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray
     except DataError:
         raise
     except Exception as error:  # what zipfile, zlib and numpy raise on damaged files is written down nowhere
-        raise DataError(f"{path} is no file of MedMNIST with train, val and test images and labels: {error}") from error
+        raise DataError(
+            f"{path} is no file of MedMNIST with train, val and test images and labels: {brief(error)}"
+        ) from error
     for found, y in zip(images, labels, strict=True):
         if found.dtype != np.uint8 or found.shape != (len(y), 28, 28) or y.reshape(-1).shape != (len(y),):
             raise DataError(

@@ -18,7 +18,7 @@ from tlkit.data.compressed import check_expansion
 from tlkit.data.folders import data_folder
 from tlkit.data.tables import ENDINGS, check_column, read_table, row_places
 from tlkit.data.wearers import in_order
-from tlkit.errors import DataError, near, unknown
+from tlkit.errors import DataError, brief, near, unknown
 
 __all__ = ["SeriesColumns", "SeriesTable", "path_parts", "series_files"]
 
@@ -294,7 +294,7 @@ def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
         raise
     except Exception as error:  # what zipfile, zlib and numpy raise on damaged files is written down nowhere
         raise DataError(
-            f"cannot read {path}: {error}; an .npz file holds arrays of numbers or of text (not of objects)"
+            f"cannot read {path}: {brief(error)}; an .npz file holds arrays of numbers or of text (not of objects)"
         ) from error
     columns: dict[str, NDArray[Any]] = {}
     for name, array in content.items():

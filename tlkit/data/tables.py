@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tlkit.data.compressed import check_expansion, open_compressed
-from tlkit.errors import DataError, near
+from tlkit.errors import DataError, brief, near
 
 __all__ = ["ENDINGS", "check_column", "read_table", "row_places", "table_columns"]
 
@@ -291,7 +291,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         with open_compressed(path) as file:
             line = next((number for number, text in enumerate(file, 1) if not _is_utf8(text)), 1)
         return DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file again as UTF-8")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = brief(error)
     if isinstance(error, pd.errors.ParserWarning) or "Expected " in reason:
         reason = f"a row has more cells than the header ({reason}); put a text that holds the separator into quotes"
     return DataError(f"cannot read the table {path}: {reason}")
