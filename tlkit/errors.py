@@ -1,7 +1,7 @@
 """What tlkit raises when the user's input is at fault.
 
-The command line turns a :class:`TlkitError` into its message and exit status 2, without a traceback. A message names
-the argument, what is allowed, what came, and what to do next.
+The command line turns a :class:`TlkitError` into its message and exit status 2 (1 for a :class:`RunError`), without a
+traceback. A message names the argument, what is allowed, what came, and what to do next.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackboneError", "CheckpointError", "ConfigurationError", "DataError", "TlkitError", "near", "unknown"]
+__all__ = [
+    "BackboneError",
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "RunError",
+    "TlkitError",
+    "brief",
+    "near",
+    "unknown",
+]
 
 
 class TlkitError(ValueError):
@@ -30,6 +40,30 @@ class BackboneError(TlkitError):
 
 class CheckpointError(TlkitError):
     """A checkpoint that does not belong to the model it is loaded into."""
+
+
+class RunError(TlkitError):
+    """A run that had begun and cannot go on: a loss that is not finite, a full disk, a process that died.
+
+    Args:
+        message: What happened, and what to do.
+        repeats: Whether a run resumed from the last checkpoint would come to the same end.
+    """
+
+    def __init__(self, message: str, repeats: bool = False) -> None:
+        super().__init__(message)
+        self.repeats = repeats
+
+
+def brief(error: Exception) -> str:
+    """Return what a library says of a damaged file on one line, without the file itself that some quote in it.
+
+    Example:
+        >>> brief(ValueError("not a number: " + 9000 * "x"))[-5:]
+        'xx...'
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 300 else f"{text[:300]}..."
 
 
 def near(name: str, allowed: Iterable[str], most: int = 3) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from tlkit import __version__
 from tlkit.combinations import check_run
 from tlkit.distributed import gather, same_initial_weights
 from tlkit.errors import ConfigurationError
@@ -19,6 +20,7 @@ from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
 from tlkit.network import BatchNormMode, Network, check_checkpoint
+from tlkit.random_state import random_states, restore_random_state
 from tlkit.schedules import Schedule
 from tlkit.sharding import lay_out
 from tlkit.tasks import Task
@@ -69,10 +71,9 @@ class TransferModule(L.LightningModule):
         super().__init__()
         self.network = Network(backbone, task, batch_norm)
         self.adaptation = nn.ModuleDict(by_name(adaptation or []))
-        self.optimizer = optimizer
-        self.lr_schedule, self.backbone_lr_scale = lr_schedule, backbone_lr_scale
-        self.finetuning = finetuning or FineTuning()
-        self._groups: list[ParameterGroup] = []
+        self.optimizer, self.lr_schedule, self.backbone_lr_scale = optimizer, lr_schedule, backbone_lr_scale
+        self.finetuning, self._groups = finetuning or FineTuning(), list[ParameterGroup]()
+        self._random_states: list[dict[str, Any]] = []
         self.data_spec: DataSpec | None = None
         self.recipe: dict[str, Any] | None = None  # what the command line was given; travels in checkpoints
 
@@ -126,15 +127,15 @@ class TransferModule(L.LightningModule):
 
     def forward(self, x: Any) -> Tensor:
         """Return the task's outputs, ``(B, num_outputs)``, for inputs of the target domain."""
-        outputs: Tensor = self.network(x)[1]
-        return outputs
+        return cast(Tensor, self.network(x)[1])
 
     def on_train_batch_start(self, batch: DomainBatch, batch_idx: int) -> None:
-        """Keep in evaluation mode what does not learn yet."""
+        """Keep in evaluation mode what does not learn yet; a resumed run draws on from where it stood."""
+        restore_random_state(self._random_states, self.global_rank)
         self.finetuning.hold(self.network.backbone, self._groups, self._progress(self.global_step))
 
-    def training_step(self, batch: DomainBatch, batch_idx: int) -> Tensor:
-        """Return the total loss of a batch."""
+    def training_step(self, batch: DomainBatch, batch_idx: int) -> dict[str, Any]:
+        """Return the total loss of a batch, ``"loss"``, and the ``"values"`` that it is made of."""
         source, target = self.network.encode(batch)
         values: dict[str, Tensor | float] = {}
         terms: list[Tensor] = []
@@ -148,14 +149,13 @@ class TransferModule(L.LightningModule):
             terms += self._adapt(batch, source, target, values)
         total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
         # Values are only read at logging steps, so that is when they are worked out: self.log is most of a small step.
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.global_step + 1) % every == 0:
+        if (every := self.trainer.log_every_n_steps) and (self.global_step + 1) % every == 0:  # type: ignore[attr-defined]
             values["train/loss"] = total.detach()
             if labelled:
                 values |= {f"train/{name}": value for name, value in self._batch_metrics(outputs.detach(), y).items()}
                 self._batch_metrics.reset()
             self.log_dict(values, batch_size=len(batch), sync_dist=True)
-        return total
+        return {"loss": total, "values": values}
 
     def _adapt(
         self, batch: DomainBatch, source: Encoded | None, target: Encoded | None, values: dict[str, Tensor | float]
@@ -170,8 +170,7 @@ class TransferModule(L.LightningModule):
                 result = loss.step(self.network, batch, cast(Encoded, source), cast(Encoded, target))
                 result = result if isinstance(result, Mapping) else {"loss": result}
                 weight = loss.weight(progress)
-                values[f"train/{name}"] = result["loss"].detach()
-                values[f"train/{name}/weight"] = weight
+                values |= {f"train/{name}": result["loss"].detach(), f"train/{name}/weight": weight}
                 values |= {f"train/{name}/{key}": value for key, value in result.items() if key != "loss"}
                 yield weight * result["loss"]
 
@@ -239,11 +238,12 @@ class TransferModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build this model again, in plain types."""
-        from tlkit import __version__
-
         spec = None if self.data_spec is None else {k: list(v) for k, v in asdict(self.data_spec).items()}
         checkpoint["tlkit"] = {"version": __version__, "recipe": self.recipe, "data": spec}
+        checkpoint["tlkit"]["random"] = random_states(self._random_states)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or of other data, in words."""
         check_checkpoint(checkpoint, self.data_spec, self.state_dict(keep_vars=True))  # lazy ones cannot be detached
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            self._random_states = list(checkpoint.get("tlkit", {}).get("random", []))

@@ -269,3 +269,38 @@ def test_ranks_agree_on_the_step_and_on_the_folder(tmp_path):
         "results/1.pkl",
         "whole/0",
     ]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class DieBeforeTheRow(L.Callback):
+    """Save in the middle of a run, and die before the row of that step is in metrics.csv."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 12:
+            next(each for each in trainer.callbacks if isinstance(each, ModelSelection)).replace_last(trainer)
+
+            def die(*_, **__):
+                raise Killed
+
+            trainer.logger.log_metrics = die
+
+
+def test_the_row_of_a_checkpoint_is_not_lost_with_the_process(tmp_path, uninterrupted):
+    with pytest.raises(Killed):
+        fit(tmp_path, DieBeforeTheRow())
+    assert [row["step"] for row in rows(tmp_path)] == ["3", "7", "7"]
+    assert weights(tmp_path)["global_step"] == 12
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    same(tmp_path, uninterrupted)
+
+
+def test_a_run_that_is_trained_already_is_put_in_order_too(tmp_path, uninterrupted):
+    """Killed while it was tested: rows of the test are dropped, and nothing is trained."""
+    fit(tmp_path)
+    MetricsFile(tmp_path).log_metrics({"epoch": 0, "test/moved/accuracy": 1.0}, step=STEPS)
+    fit(tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert rows(tmp_path)[-1]["step"] != str(STEPS)
+    assert [row["step"] for row in rows(tmp_path)] == [row["step"] for row in rows(uninterrupted)]

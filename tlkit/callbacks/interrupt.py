@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlkit.callbacks.metrics_file import MetricsFile
+from tlkit.callbacks.metrics_file import MetricsFile, unwritten_row
 from tlkit.callbacks.selection import ModelSelection, validation_follows
 
 __all__ = ["StopCleanly"]
@@ -48,10 +48,13 @@ class StopCleanly(L.Callback):
         self._training = False
         self._before: dict[int, Any] = {}
         self._distributed = False
+        self._resumed = False  # whether this process has put metrics.csv in order
+        self._row: dict[str, float] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over SIGINT, before loaders start their workers: a worker inherits it and outlives a Ctrl-C."""
         self.interrupted, self.checkpoint, self._signal, self._training = False, None, None, False
+        self._resumed = False
         self._process = os.getpid()
         self._is_global_zero = trainer.is_global_zero
         self._distributed = trainer.world_size > 1
@@ -61,10 +64,7 @@ class StopCleanly(L.Callback):
         """Take over SIGTERM, after Lightning has: its handler lets ranks stop at different steps and wait for ever."""
         self._install(signal.SIGTERM)
         self._training = True
-        if trainer.ckpt_path is not None:
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsFile):
-                    logger.resume(trainer.global_step)
+        self._resume_rows(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,6 +86,14 @@ class StopCleanly(L.Callback):
             self._save(trainer)
         self._stop(trainer)
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the row of ``metrics.csv`` that is written after the checkpoint of its step."""
+        checkpoint["metrics_row"] = unwritten_row(trainer)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take that row, for a run that was killed before it was written."""
+        self._row = checkpoint.get("metrics_row")
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
         self._restore(trainer)
@@ -96,9 +104,20 @@ class StopCleanly(L.Callback):
         if isinstance(exception, SIGTERMException) and self.interrupted:
             exception.code = 128 + (self._signal or signal.SIGTERM)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put ``metrics.csv`` in order for a run that was trained already and killed while it was tested."""
+        self._resume_rows(trainer)
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back after a run without a single step."""
         self._restore(trainer)
+
+    def _resume_rows(self, trainer: L.Trainer) -> None:
+        if trainer.ckpt_path is not None and not self._resumed:
+            self._resumed = True
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.resume(trainer.global_step, self._row)
 
     def _asked(self, trainer: L.Trainer) -> bool:
         """Return whether any rank was asked to stop and this is a place for it: no gradients wait for a step."""

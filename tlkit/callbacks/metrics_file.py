@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tlkit.notes import say
 
-__all__ = ["MetricsFile"]
+__all__ = ["MetricsFile", "unwritten_row"]
 
 
 class MetricsFile(Logger):
@@ -27,6 +28,10 @@ class MetricsFile(Logger):
 
     Args:
         run: The run's folder.
+
+    Attributes:
+        tested_after: Set before a trained model is tested, to the steps that it was trained: rows are of that step, and
+            of no epoch. What Lightning would call them differs for a run that resumes when it is trained already.
 
     Example:
         >>> import tempfile
@@ -45,6 +50,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.run = Path(run)
         self.path = self.run / "metrics.csv"
+        self.tested_after: int | None = None
         self._known: list[str] | None = None
 
     @property
@@ -75,6 +81,8 @@ class MetricsFile(Logger):
             step: Training step, counted from 0.
         """
         row = {"step": step, "epoch": None, **metrics}
+        if self.tested_after is not None:
+            row |= {"step": self.tested_after, "epoch": None}
         columns = self._columns()
         if new := [key for key in row if key not in columns]:
             columns = self._rewrite([*columns, *new])
@@ -82,11 +90,16 @@ class MetricsFile(Logger):
             file.write(_line([row.get(column) for column in columns]))
 
     @rank_zero_only
-    def resume(self, step: int) -> None:
+    def resume(self, step: int, last: Mapping[str, float] | None = None) -> None:
         """Drop the rows that a run resumed after ``step`` steps will write again, and say how many.
 
         These are the rows of the steps after the checkpoint (steps count from 0, so rows ``step``, ``step + 1``, ...).
         Nothing else is dropped.
+
+        Args:
+            step: How many steps the checkpoint had behind it.
+            last: The row of the checkpoint's own step, see :func:`unwritten_row`; written if the run was killed between
+                the checkpoint and the row.
         """
         columns = self._columns()
         rows = list(self._rows())
@@ -97,6 +110,8 @@ class MetricsFile(Logger):
                 "they are dropped because the resumed run writes them again"
             )
             self._rewrite(columns, before=step)
+        if last is not None and not any(_is_later(row, step - 1) for row in self._rows()):
+            self.log_metrics(last, step=step - 1)
 
     def _columns(self) -> list[str]:
         """Return the columns; of a file that an earlier process began, those in its first line."""
@@ -133,6 +148,20 @@ class MetricsFile(Logger):
         os.replace(aside, self.path)
         self._known = columns
         return columns
+
+
+def unwritten_row(trainer: L.Trainer) -> dict[str, float] | None:
+    """Return what Lightning will log for the batch that has just ended; None if nothing, or if it has done so.
+
+    It logs after the callbacks, and so after a checkpoint that one of them writes: a run killed in between would lack
+    the row.
+    """
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    connector = trainer._logger_connector
+    if progress.processed == progress.completed or not (trainer.training and connector.should_update_logs):
+        return None
+    values = {key: float(value) for key, value in connector.metrics["log"].items()}
+    return {**values, "epoch": trainer.current_epoch} if values else None
 
 
 def _is_later(row: Mapping[str, str], step: int) -> bool:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from tlkit.callbacks.checkpoint_file import sync, write_directly, written
 from tlkit.errors import ConfigurationError, unknown
 from tlkit.notes import say
 
@@ -38,7 +39,7 @@ def validation_follows(trainer: L.Trainer) -> bool:
 
 
 class ModelSelection(ModelCheckpoint):
-    """Keep ``best.ckpt`` and ``last.ckpt``, each written aside and renamed, so that neither is ever half a file.
+    """Keep ``best.ckpt`` and ``last.ckpt``, each written aside, synced and renamed: neither is ever half a file.
 
     After every validation ``last.ckpt`` is replaced, and ``best.ckpt`` too if the monitored score is at least as good
     as the best so far: of equal scores the later one is kept. A score that is not finite is worse than any other. A run
@@ -56,6 +57,7 @@ class ModelSelection(ModelCheckpoint):
     Raises:
         ConfigurationError: If ``every_n_steps`` is not positive, if ``mode`` is ``"auto"`` and the score is unknown,
             or, at the first validation, if the score is not logged.
+        RunError: If the file system refuses a checkpoint; the ones of before are intact.
 
     Example:
         >>> ModelSelection(monitor="oracle/sketch/accuracy").selection
@@ -106,6 +108,7 @@ class ModelSelection(ModelCheckpoint):
         """Settle the folder, the same on all ranks, and what ``"auto"`` means for this run."""
         default = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
         self.dirpath = trainer.strategy.broadcast(os.path.abspath(self.dirpath or default))
+        write_directly(trainer)
         if stage == "fit" and self._monitors_automatically:
             targets = getattr(getattr(trainer, "datamodule", None), "targets", True)
             adapts = bool(targets and getattr(pl_module, "uses_target", False))
@@ -164,11 +167,14 @@ class ModelSelection(ModelCheckpoint):
         if self._is_trial(trainer):
             return
         if self.best_step is None:
-            say("nothing was validated in this run: best.ckpt is the last checkpoint")
-            self._watch_nothing(trainer.global_step)
-            self._save(trainer, best=True)
+            self._save_last_as_best(trainer)
         elif not self._should_skip_saving_checkpoint(trainer):
             self.replace_last(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See to it for a run, too, that was killed at its last step: resumed, it has nothing left to train."""
+        if self.best_step is None and not self._is_trial(trainer):
+            self._save_last_as_best(trainer)
 
     def replace_last(self, trainer: L.Trainer) -> str:
         """Replace ``last.ckpt`` by the state of now, and return its path. All ranks must call it."""
@@ -213,18 +219,25 @@ class ModelSelection(ModelCheckpoint):
         self.best_model_path = self._path("best")
         self.best_k_models = {self.best_model_path: self.best_model_score}  # loggers that upload checkpoints read it
 
-    def _watch_nothing(self, step: int) -> None:
-        self.monitor, self.best_step, self.best_model_path = None, step, self._path("best")
+    def _save_last_as_best(self, trainer: L.Trainer) -> None:
+        say("nothing was validated in this run: best.ckpt is the last checkpoint")
+        self.monitor, self.best_step, self.best_model_path = None, trainer.global_step, self._path("best")
+        self._save(trainer, best=True)
 
     def _save(self, trainer: L.Trainer, best: bool) -> None:
         self.last_model_path = self._last_checkpoint_saved = self._path("last")
-        aside = Path(f"{self.last_model_path}.part")
-        trainer.save_checkpoint(aside)
+        last = Path(self.last_model_path)
+        aside = Path(f"{last}.part")
+        with written(last, aside):
+            trainer.save_checkpoint(aside)
+            if trainer.is_global_zero:
+                sync(aside)
+                # best.ckpt first: killed in between, the run resumes from the older last.ckpt and finds the best again.
+                if best:
+                    _replace(_duplicate(aside), Path(self._path("best")))
+                _replace(aside, last)
+                sync(last.parent)
         if trainer.is_global_zero:
-            # best.ckpt first: killed in between, the run resumes from the older last.ckpt and finds the best again.
-            if best:
-                _replace(_duplicate(aside), Path(self._path("best")))
-            _replace(aside, Path(self.last_model_path))
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
         trainer.strategy.barrier("ModelSelection")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.callbacks import ProgressBar
+from tlkit.cli.faults import worded
 from tlkit.cli.launch import launched
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
@@ -32,6 +33,7 @@ __all__ = ["evaluate", "predict"]
 _PREFIXES = {"validate": ("val", "oracle"), "test": ("test",)}
 
 
+@worded()
 def evaluate(request: Request) -> int:
     """Score a checkpoint on the validation or the test splits and print a table.
 
@@ -58,6 +60,7 @@ def evaluate(request: Request) -> int:
     return 0
 
 
+@worded()
 def predict(request: Request) -> int:
     """Write the predictions on the test splits, and on all rows of a domain without labels, a CSV file a domain.
 
@@ -187,10 +190,12 @@ def _write(file: Path, columns: dict[str, Tensor], data: DataSpec, row_names: Se
         names = data.classes if values.shape[1] == data.num_classes else range(values.shape[1])
         for name, column in zip(names, values.T, strict=True):
             table[f"{key}/{name}"] = column.tolist()
-    with file.open("x", newline="", encoding="utf-8") as stream:
+    aside = file.with_name(f"{file.name}.part")  # half a file would be taken for all predictions, and not written over
+    with aside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(table)
         writer.writerows(zip(*table.values(), strict=True))
+    aside.rename(file)
 
 
 def _file_name(domain: str) -> str:

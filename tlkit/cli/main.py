@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from tlkit.errors import ConfigurationError, TlkitError, near
+from tlkit.errors import ConfigurationError, RunError, TlkitError, near
 
 __all__ = ["dispatch", "main"]
 
@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``tlkit``; those of the process if not given.
 
     Returns:
-        The exit status: 0, 2 if the user's input is at fault, 130 if the run was interrupted.
+        The exit status: 0, 1 if a run could not go on, 2 if the user's input is at fault, 130 if the run was
+        interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if os.environ.get(name)), "0")
         where = "" if rank == "0" else f" (rank {rank})"
         print(f"tlkit: error{where}: {_own_words(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt:
         return _stopped()
     except SystemExit as error:

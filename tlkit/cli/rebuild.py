@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,10 @@ from tlkit.module import TransferModule
 from tlkit.types import DataSpec
 
 __all__ = ["load", "read_checkpoint"]
+
+
+# What every checkpoint has that a trainer wrote.
+_ENTRIES: dict[str, type] = {"tlkit": dict, "state_dict": dict, "global_step": int, "epoch": int, "loops": dict}
 
 
 def load(path: str | Path) -> TransferModule:
@@ -70,13 +73,17 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # what torch raises on damaged files is written down nowhere
         raise CheckpointError(
             f"{file} cannot be read: it is not a checkpoint, is damaged, or holds Python objects, which are not loaded "
             "since they could run any code"
         ) from error
     if not isinstance(checkpoint, dict) or "tlkit" not in checkpoint or "state_dict" not in checkpoint:
         raise CheckpointError(f"{file} was not written by tlkit: it has no entry 'tlkit'")
+    for entry, kind in _ENTRIES.items():
+        if not isinstance(checkpoint.get(entry), kind):
+            came = type(checkpoint[entry]).__name__ if entry in checkpoint else "none"
+            raise CheckpointError(f"{file} is damaged: its entry {entry!r} should be a {kind.__name__}, got {came}")
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = [
     "recipe_name",
 ]
 
+# No recipe comes near these; a file that does is another one, or made to keep a machine busy.
+_LARGEST, _MOST, _DEEPEST = 1_000_000, 50_000, 40
 _PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel the recipes lie inside the package, in a clone beside it.
 _ROOTS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
@@ -30,10 +33,13 @@ class _Loader(yaml.SafeLoader):
     """YAML as people write it: ``1e-3`` is a number, ``on`` and ``no`` are words, a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for n, key in enumerate(keys) if key in keys[:n]), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(f"the key {twice!r} is given twice", node.start_mark)
+        keys: set[Any] = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError("a key must be a word or a number", node.start_mark)
+            if key in keys:
+                raise yaml.MarkedYAMLError(f"the key {key!r} is given twice", node.start_mark)
+            keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -57,16 +63,49 @@ def parse_yaml(text: str, source: str) -> Any:
         source: Where it came from, for the error message.
 
     Raises:
-        ConfigurationError: If it is not YAML, or gives a key twice.
+        ConfigurationError: If it is not YAML, gives a key twice, contains itself, or is larger or deeper than a recipe
+            can be once its aliases are unfolded.
 
     Example:
         >>> parse_yaml("lr: 1e-3", "an example")
         {'lr': 0.001}
     """
+    if len(text) > _LARGEST:
+        raise ConfigurationError(f"{source} has {len(text):,} characters, a recipe has at most {_LARGEST:,}")
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_unfolded(node, {}, [])
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    # ValueError: a date or a number that is none, such as 2024-13-45.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigurationError(f"{source} is not valid YAML: {reason}") from error
+
+
+def _check_unfolded(node: yaml.Node, known: dict[int, int], above: list[int]) -> int:
+    """Return how many values a node holds with all its aliases unfolded, as messages and copies unfold them."""
+    if id(node) in above:
+        raise yaml.MarkedYAMLError("an alias stands inside what it names", node.start_mark)
+    if len(above) > _DEEPEST:
+        raise yaml.MarkedYAMLError(f"it is nested more than {_DEEPEST} deep", node.start_mark)
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        known[id(node)] = 1 + sum(_check_unfolded(each, known, [*above, id(node)]) for each in inner)
+        if known[id(node)] > _MOST:
+            raise yaml.MarkedYAMLError(
+                f"with its aliases unfolded it holds more than {_MOST:,} values", node.start_mark
+            )
+    return known[id(node)]
 
 
 def find_recipes() -> dict[str, str]:

@@ -146,9 +146,12 @@ def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:
 
 
 def write_aside(path: Path, text: str) -> Path:
-    """Write a file beside its place and rename it, so that a reader never sees half of it."""
+    """Write a file beside its place, sync and rename it, so that a reader never sees half of it."""
     aside = path.with_name(f"{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(aside, path)
     return path
 

@@ -19,14 +19,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, Throughput
+from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, StopOnNonFinite, Throughput
+from tlkit.cli.faults import worded
 from tlkit.cli.loggers import make_loggers
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import ConfigurationError, TlkitError
+from tlkit.errors import CheckpointError, ConfigurationError, DataError, RunError, TlkitError
 from tlkit.notes import say
 
 __all__ = ["fit"]
@@ -38,6 +39,7 @@ _RUN = "TLKIT_RUN"
 _GRACE_SECONDS = 3.0
 
 
+@worded()
 def fit(request: Request) -> int:
     """Train as the request says.
 
@@ -59,11 +61,20 @@ def fit(request: Request) -> int:
             print(request.run)
         return 0
     if request.checkpoint is not None:
-        done, steps = read_checkpoint(request.checkpoint)["global_step"], cli.config["trainer"]["max_steps"]
+        done, steps = _steps_done(request.checkpoint), cli.config["trainer"]["max_steps"]
         if 0 <= steps < done:
             raise ConfigurationError(f"trainer.max_steps={steps}, but {request.checkpoint} is at step {done} already")
     with _run_folder(cli, request) as run:
         return _Run(cli, request, run).fit()
+
+
+def _steps_done(checkpoint: Path) -> int:
+    try:
+        return int(read_checkpoint(checkpoint)["global_step"])
+    except CheckpointError as error:
+        best = checkpoint.with_name("best.ckpt")
+        hint = f". If {best} can be read, copy it to {checkpoint.name} to go on from there" if best.is_file() else ""
+        raise CheckpointError(f"{error}{hint}") from error
 
 
 class _Run:
@@ -77,6 +88,7 @@ class _Run:
             ModelSelection(dirpath=folder / "checkpoints"),
             ProgressBar(),
             self.throughput,
+            StopOnNonFinite(),
             self.stop,
             _Unfinished(folder / "summary.json"),
             _Splits(folder),
@@ -93,37 +105,59 @@ class _Run:
                 config=None if request.run else _config(cli),
             ),
         ]
-        self.trainer: Trainer = cli.make_trainer(callbacks, default_root_dir=str(folder), logger=MetricsFile(folder))
+        self.metrics = MetricsFile(folder)
+        self.trainer: Trainer = cli.make_trainer(callbacks, default_root_dir=str(folder), logger=self.metrics)
         self.selection = next(each for each in self.trainer.checkpoint_callbacks if isinstance(each, ModelSelection))
 
     def fit(self) -> int:
         """Train, test what was chosen, report."""
-        checkpoint = self.request.checkpoint
         try:
-            self.trainer.fit(
-                self.cli.model,
-                datamodule=self.cli.datamodule,
-                ckpt_path=None if checkpoint is None else str(checkpoint),
-                weights_only=True,
-            )
-            best = self.selection.best_model_path or self.selection.last_model_path or None
-            # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
-            selection, train = self.selection.selection, self.throughput.summary
-            self.trainer.test(
-                self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
-            )
+            with worded():
+                self._train_and_test()
         except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:
             return self._stopped(error)
+        except RunError as error:
+            raise RunError(f"{error}. {self._what_is_left(error.repeats)}", error.repeats) from error
+        except DataError as error:
+            if not self._last.is_file():
+                raise
+            raise DataError(f"{error}. {self._what_is_left(repeats=False)}") from error
+        return 0
+
+    @property
+    def _last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def _train_and_test(self) -> None:
+        checkpoint = self.request.checkpoint
+        self.trainer.fit(
+            self.cli.model,
+            datamodule=self.cli.datamodule,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
+        best = self.selection.best_model_path or self.selection.last_model_path or None
+        # Taken now: testing loads the chosen checkpoint, and with it what the callbacks knew when it was written.
+        selection, train = self.selection.selection, self.throughput.summary
+        self.metrics.tested_after = self.trainer.global_step
+        self.trainer.test(
+            self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
+        )
         if self.trainer.is_global_zero:
             self._report(selection, train)
-        return 0
+
+    def _what_is_left(self, repeats: bool) -> str:
+        if not self._last.is_file():
+            return f"There is no checkpoint yet; what there is: {self.folder}"
+        if repeats:
+            return f"The last checkpoint of before is {self._last}"
+        return f"Then go on with: tlkit fit --resume {self.folder}"
 
     def _stopped(self, error: BaseException) -> int:
         code = getattr(error, "code", None)
         status = code if isinstance(code, int) and code > 1 else 130
         if self.trainer.is_global_zero:
-            last = self.folder / "checkpoints" / "last.ckpt"
-            if last.exists():
+            if self._last.exists():
                 print(f"stopped; go on with: tlkit fit --resume {self.folder}", file=sys.stderr)
             else:
                 print(f"stopped before the first checkpoint; what there is: {self.folder}", file=sys.stderr)
@@ -244,8 +278,9 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     try:
         write_config(folder, _with_header(_config(cli), request))
         yield folder
-    except TlkitError:
-        if not any(folder.glob("checkpoints/*.ckpt")):
+    except TlkitError as error:
+        begun = (folder / "metrics.csv").exists() or any(folder.glob("checkpoints/*.ckpt"))
+        if not begun and not isinstance(error, RunError):
             shutil.rmtree(folder)
             for parent in parents:
                 with suppress(OSError):  # another run has come into it

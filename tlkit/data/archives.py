@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from tlkit.errors import DataError
+from tlkit.data.compressed import check_expansion
+from tlkit.errors import DataError, brief
 
 __all__ = ["unpack"]
 
@@ -40,27 +41,34 @@ def unpack(archive: Path, folder: Path, marker: str = "", replace: bool = True) 
         ``folder``.
 
     Raises:
-        DataError: If the archive is damaged, is none, or a member is a link or would lie outside ``folder``.
+        DataError: If the archive is damaged, is none, unpacks to far more than archives do, or a member is a link or
+            would lie outside ``folder``.
     """
     if marker and (folder / marker).exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
     try:
+        size = 0
         for name, kind, content in _members(archive, folder):
-            _unpack_member(archive, name, kind, content, aside)
+            size = _unpack_member(archive, name, kind, content, aside, size)
         _move(aside, folder, marker, replace)
     except (
         OSError,
         EOFError,
         RuntimeError,
+        MemoryError,
+        OverflowError,
         NotImplementedError,
+        UnicodeDecodeError,
         zipfile.BadZipFile,
         tarfile.TarError,
         zlib.error,
         lzma.LZMAError,
     ) as error:
-        raise DataError(f"cannot unpack {archive}: {error}; if it is damaged, delete it and get it again") from error
+        raise DataError(
+            f"cannot unpack {archive}: {brief(error)}; if it is damaged, delete it and get it again"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -98,7 +106,10 @@ def _zip_members(archive: Path, folder: Path) -> Iterator[_Member]:
             yield member.filename, kind, lambda member=member: bundle.open(member)  # type: ignore[misc]
 
 
-def _unpack_member(archive: Path, name: str, kind: str, content: Callable[[], IO[bytes] | None], aside: Path) -> None:
+def _unpack_member(
+    archive: Path, name: str, kind: str, content: Callable[[], IO[bytes] | None], aside: Path, size: int
+) -> int:
+    """Unpack a member into ``aside``, and return how many bytes that and the ``size`` of those before it are."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")) or "\0" in name:
         raise DataError(f"{archive} has a member outside its folder, {name!r}: nothing was unpacked. Do not trust it")
@@ -109,13 +120,17 @@ def _unpack_member(archive: Path, name: str, kind: str, content: Callable[[], IO
     target = aside / path
     if kind == "folder":
         target.mkdir(parents=True, exist_ok=True)
-        return
+        return size
     target.parent.mkdir(parents=True, exist_ok=True)
     source = content()
     if source is None:
         raise DataError(f"{archive}: the member {name!r} has no content")
     with source, target.open("wb") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
+        while chunk := source.read(1 << 20):
+            out.write(chunk)
+            size += len(chunk)
+            check_expansion(archive, size)
+    return size
 
 
 def _move(aside: Path, folder: Path, last: str, replace: bool) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tlkit.data.compressed import open_compressed
 from tlkit.data.fetch import Published, fetch, published_folder
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 
 __all__ = ["DigitImages", "mnist_idx", "mnist_m", "mnist_packaged", "optdigits", "svhn", "usps"]
 
@@ -181,11 +181,11 @@ def _either(root: Path, name: str) -> Path | None:
 
 
 def _content(path: Path) -> bytes:
-    opened = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)
     try:
-        return opened(path.read_bytes())
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; get the file again") from error
+        with open_compressed(path) as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {brief(error)}; get the file again") from error
 
 
 def _read_idx(path: Path) -> np.ndarray[Any, Any]:
@@ -209,7 +209,9 @@ def _read_zip_digits(path: Path) -> np.ndarray[Any, Any]:
     try:
         table = np.array(_content(path).split(), dtype=np.float32).reshape(-1, 257)
     except ValueError as error:
-        raise DataError(f"{path} must hold lines of a label and 256 numbers: {error}. {_USPS_BY_HAND}") from error
+        raise DataError(
+            f"{path} must hold lines of a label and 256 numbers: {brief(error)}. {_USPS_BY_HAND}"
+        ) from error
     return _checked_usps(path, table)
 
 
@@ -227,7 +229,9 @@ def _read_libsvm(path: Path) -> np.ndarray[Any, Any]:
                     raise ValueError(f"number {number} in line {row + 1}")
                 table[row, int(number)] = float(value)
     except ValueError as error:
-        raise DataError(f"{path} must hold lines of a label and number:value pairs: {error}; get it again") from error
+        raise DataError(
+            f"{path} must hold lines of a label and number:value pairs: {brief(error)}; get it again"
+        ) from error
     return _checked_usps(path, table)
 
 
@@ -240,13 +244,14 @@ def _checked_usps(path: Path, table: np.ndarray[Any, Any]) -> np.ndarray[Any, An
 def _read_svhn(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read ``X``, (32, 32, 3, N) bytes, and ``y``, labels from 1 to 10, where 10 is the digit 0."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     try:
         content = loadmat(path, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].ravel().astype(np.int64)
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError) as error:
-        raise DataError(f"{path} must be a MATLAB file with X and y: {error}; get it again from {_SVHN}") from error
+    except Exception as error:  # what scipy raises on damaged files is written down nowhere
+        raise DataError(
+            f"{path} must be a MATLAB file with X and y: {brief(error)}; get it again from {_SVHN}"
+        ) from error
     if images.ndim != 4 or images.shape[:3] != (32, 32, 3) or len(labels) != images.shape[3]:
         raise DataError(
             f"{path} must hold X of shape (32, 32, 3, N) and N labels, got {images.shape} and {len(labels)}; get it "
@@ -271,7 +276,7 @@ def _read_mnist_m(folder: Path, part: str) -> tuple[np.ndarray[Any, Any], np.nda
             with Image.open(path) as image:
                 pixels.append(np.asarray(image.convert("RGB")))
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on broken files
-            raise DataError(f"cannot read the image {path}: {error}; unpack {_MNIST_M.name} again") from error
+            raise DataError(f"cannot read the image {path}: {brief(error)}; unpack {_MNIST_M.name} again") from error
         labels.append(int(fields[1]))
     if len({image.shape for image in pixels}) != 1:
         raise DataError(f"{folder}/mnist_m_{part}: the images must have one size; unpack {_MNIST_M.name} again")

@@ -19,7 +19,7 @@ from tlkit.data.tables import table_columns
 from tlkit.data.uci import uci_folder
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 
 __all__ = ["HHAR"]
 
@@ -133,7 +133,7 @@ def _read(path: Path) -> Any:
     try:  # "null" is a class here and not a missing value
         frame = pd.read_csv(path, usecols=list(_TYPES), dtype=_TYPES, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; get it again. {_BY_HAND}") from error
+        raise DataError(f"cannot read {path}: {brief(error)}; get it again. {_BY_HAND}") from error
     if not len(frame):
         raise DataError(f"{path} is empty: it has no rows; get it again. {_BY_HAND}")
     return frame

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,10 +17,11 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
 from tlkit.data.base import DomainDataModule
+from tlkit.data.compressed import check_expansion
 from tlkit.data.fetch import Published, fetch, published_folder
 from tlkit.data.folders import data_folder, find_folder
 from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 from tlkit.types import Split
 
 __all__ = ["OCT", "ChestXRay", "MedMNIST"]
@@ -301,12 +301,17 @@ def _read_npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray
     images, labels, parts = [], [], []
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            check_expansion(path, sum(member.file_size for member in content.zip.infolist()))
             for number, part in enumerate(("train", "val", "test")):
                 images.append(content[f"{part}_images"])
                 labels.append(content[f"{part}_labels"])
                 parts.append(np.full(len(labels[-1]), number))
-    except (KeyError, OSError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no file of MedMNIST with train, val and test images and labels: {error}") from error
+    except DataError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy raise on damaged files is written down nowhere
+        raise DataError(
+            f"{path} is no file of MedMNIST with train, val and test images and labels: {brief(error)}"
+        ) from error
     for found, y in zip(images, labels, strict=True):
         if found.dtype != np.uint8 or found.shape != (len(y), 28, 28) or y.reshape(-1).shape != (len(y),):
             raise DataError(

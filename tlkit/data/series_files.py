@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tlkit.data.compressed import check_expansion
 from tlkit.data.folders import data_folder
 from tlkit.data.tables import ENDINGS, check_column, read_table, row_places
 from tlkit.data.wearers import in_order
-from tlkit.errors import DataError, near, unknown
+from tlkit.errors import DataError, brief, near, unknown
 
 __all__ = ["SeriesColumns", "SeriesTable", "path_parts", "series_files"]
 
@@ -285,15 +286,20 @@ def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
         raise DataError(f"{path} is empty: it holds no arrays; get it again, or remove it")
     try:
         with zipfile.ZipFile(path) as archive:  # numpy takes other files for other formats, and leaves a bad one open
+            check_expansion(path, sum(member.file_size for member in archive.infolist()))
             archive.testzip()
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # what zipfile, zlib and numpy raise on damaged files is written down nowhere
         raise DataError(
-            f"cannot read {path}: {error}; an .npz file holds arrays of numbers or of text (not of objects)"
+            f"cannot read {path}: {brief(error)}; an .npz file holds arrays of numbers or of text (not of objects)"
         ) from error
     columns: dict[str, NDArray[Any]] = {}
     for name, array in content.items():
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: {name!r} is no array; an .npz file holds arrays of numbers or of text")
         if array.ndim > 2:
             raise DataError(f"{path}: array {name!r} has the shape {array.shape}; expected (T,) or (T, channels)")
         columns |= {name: array} if array.ndim < 2 else {f"{name}_{i}": array[:, i] for i in range(array.shape[1])}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import json
 import warnings
+import zlib
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Literal, TextIO, cast
 import numpy as np
 import pandas as pd
 
-from tlkit.errors import DataError, near
+from tlkit.data.compressed import check_expansion, open_compressed
+from tlkit.errors import DataError, brief, near
 
 __all__ = ["ENDINGS", "check_column", "read_table", "row_places", "table_columns"]
 
@@ -29,7 +31,10 @@ csv.field_size_limit(2**31 - 1)  # a whole report in one cell is longer than the
 _FAULTS = (
     OSError,
     EOFError,
+    MemoryError,
+    OverflowError,
     UnicodeDecodeError,
+    zlib.error,
     csv.Error,
     pd.errors.ParserError,
     pd.errors.ParserWarning,
@@ -196,8 +201,7 @@ def _delimiter(path: Path) -> str:
 
 
 def _open(path: Path) -> TextIO:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    return cast(TextIO, opened(path, "rt", encoding="utf-8-sig", newline=""))
+    return io.TextIOWrapper(open_compressed(path), encoding="utf-8-sig", newline="")
 
 
 def _parquet_schema(path: Path) -> Any:
@@ -208,7 +212,7 @@ def _parquet_schema(path: Path) -> Any:
         raise DataError('a parquet file needs pyarrow, which is not installed: pip install "tlkit[parquet]"') from error
     try:
         return parquet.read_schema(path)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (*_FAULTS, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
@@ -217,8 +221,9 @@ def _parquet_columns(path: Path, columns: list[str]) -> Any:
     from pyarrow import parquet
 
     try:
+        check_expansion(path, parquet.read_metadata(path).num_rows * len(columns) * 8)
         return parquet.read_table(path, columns=columns).to_pandas(ignore_metadata=True)[columns]
-    except (OSError, pyarrow.ArrowException) as error:
+    except (*_FAULTS, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
@@ -237,7 +242,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number}: not JSON ({error}); each line must hold one object, such as "
                     '{"text": "...", "label": "..."}'
@@ -283,10 +288,10 @@ def _check_header(path: Path, wanted: Sequence[str], there: Sequence[str]) -> No
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, UnicodeDecodeError):
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        with open_compressed(path) as file:
             line = next((number for number, text in enumerate(file, 1) if not _is_utf8(text)), 1)
         return DataError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file again as UTF-8")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = brief(error)
     if isinstance(error, pd.errors.ParserWarning) or "Expected " in reason:
         reason = f"a row has more cells than the header ({reason}); put a text that holds the separator into quotes"
     return DataError(f"cannot read the table {path}: {reason}")

@@ -17,7 +17,7 @@ from tlkit.data.signals import Signals
 from tlkit.data.uci import uci_folder
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 
 __all__ = ["UCIHAR"]
 
@@ -139,7 +139,7 @@ def _numbers(path: Path, width: int) -> NDArray[np.float32]:
     try:
         table = pd.read_csv(path, sep=r"\s+", header=None, dtype=np.float32)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} must hold lines of {width} numbers: {error}; get it again") from error
+        raise DataError(f"{path} must hold lines of {width} numbers: {brief(error)}; get it again") from error
     numbers: NDArray[np.float32] = table.to_numpy()
     if numbers.shape[1] != width or not np.isfinite(numbers).all():
         raise DataError(f"{path} must hold lines of {width} numbers, got {numbers.shape[1]} or none; get it again")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tlkit.data.fetch import Published, fetch, unpack
 from tlkit.data.folders import data_folder, find_folder
 from tlkit.data.scans import PositionLabel, Representation, ScanDomains, Scans, check_metres
-from tlkit.errors import DataError, unknown
+from tlkit.errors import DataError, brief, unknown
 
 __all__ = ["UJILibrary"]
 
@@ -179,7 +179,7 @@ def _matrix(path: Path) -> NDArray[np.float64]:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: every set has the files rss, crd and ids") from error
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} must hold the same number of numbers in every line: {error}") from error
+        raise DataError(f"{path} must hold the same number of numbers in every line: {brief(error)}") from error
     values: NDArray[np.float64] = frame.to_numpy()
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]

@@ -17,7 +17,7 @@ from tlkit.data.recording import Recording, Series
 from tlkit.data.signals import Signals
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing
-from tlkit.errors import DataError
+from tlkit.errors import DataError, brief
 from tlkit.notes import say
 
 __all__ = ["WISDM"]
@@ -92,7 +92,7 @@ class WISDM(WindowedDomains):
         try:
             entries = [entry for entry in re.split(r"[;\n]", path.read_text(encoding="ascii")) if entry.strip(" \t\r,")]
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {path}: {error}; get it again. {_ARCHIVE.by_hand}") from error
+            raise DataError(f"cannot read {path}: {brief(error)}; get it again. {_ARCHIVE.by_hand}") from error
         matches = [match for entry in entries if (match := _ENTRY.fullmatch(entry)) and match[3] != "0"]
         self.broken = len(entries) - len(matches)
         if not matches:

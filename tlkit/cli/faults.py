@@ -1,0 +1,67 @@
+"""Words for what ends a run from outside: a full disk, memory that ran out, a process that died."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from tlkit.errors import RunError
+
+__all__ = ["in_words", "worded"]
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+# What the back ends say to the ranks that are left.
+_PEER = re.compile(r"gloo|NCCL|closed by (?:remote )?peer|reset by peer|Broken pipe", re.IGNORECASE)
+
+
+def in_words(error: BaseException) -> RunError | None:
+    """Return what to tell the user of an error that is no fault of the code; None if it may be one.
+
+    Example:
+        >>> print(in_words(OSError(28, "No space left on device", "runs/a/metrics.csv")))
+        runs/a/metrics.csv cannot be written or read: No space left on device. Make room, or make the folder writable
+        >>> in_words(KeyError("x")) is None
+        True
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in _DISK:
+        name = error.filename or "a file"
+        return RunError(f"{name} cannot be written or read: {error.strerror}. Make room, or make the folder writable")
+    if isinstance(error, torch.OutOfMemoryError):
+        return RunError(
+            "the GPU's memory ran out. Lower data.batch_size, or use --trainer.precision=bf16-mixed or more devices",
+            repeats=True,
+        )
+    if isinstance(error, MemoryError):
+        return RunError("the memory ran out. Lower data.batch_size or data.num_workers", repeats=True)
+    if isinstance(error, RuntimeError) and (worker := _WORKER.search(text)):
+        return RunError(
+            f"a worker process of the data loader (pid {worker[1]}) died: it was killed, most often because memory ran "
+            "out, or its code crashed. Lower data.num_workers; with 0 the data are read in this process, which shows "
+            "the crash"
+        )
+    lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and _PEER.search(text))
+    if lost and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return RunError("another process of this run has ended, and this one cannot go on without it; see what it said")
+    return None
+
+
+@contextmanager
+def worded() -> Iterator[None]:
+    """Raise what :func:`in_words` knows as a :class:`RunError`.
+
+    Raises:
+        RunError: For such an error inside.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        if (fault := in_words(error)) is None:
+            raise
+        raise fault from error
