@@ -126,8 +126,8 @@ def _connect(ray: Any, resources: _Resources) -> None:
         except ConnectionError as error:
             if os.environ.get("RAY_ADDRESS"):
                 raise ConfigurationError(
-                    f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}. Start one there, or set "
-                    "RAY_AUTH_MODE=token if it asks for a token"
+                    f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}. Start one there, or "
+                    "set RAY_AUTH_MODE=token if it asks for a token"
                 ) from error
             here = True
     if here:
