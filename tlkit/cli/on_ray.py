@@ -125,7 +125,10 @@ def _connect(ray: Any, resources: _Resources) -> None:
             ray.init(address="auto", **settings)
         except ConnectionError as error:
             if os.environ.get("RAY_ADDRESS"):
-                raise ConfigurationError(f"there is no Ray cluster at RAY_ADDRESS: {error}") from error
+                raise ConfigurationError(
+                    f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}. Start one there, or "
+                    "set RAY_AUTH_MODE=token if it asks for a token"
+                ) from error
             here = True
     if here:
         # As many CPUs as asked for: torchrun does not count them either.
