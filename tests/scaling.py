@@ -55,9 +55,9 @@ class Drawn(DomainDataModule):
         x = {name: torch.cat([each if name is None else each[name] for each in drawn]) for name in names}
         y = self.labels(135 - 30 * self.domains.index(domain))
         rows = torch.as_tensor(self.split(domain, y)[split])
-        whole = x[None] if None in x else x
+        inputs = x.get(None, x)
         return TensorRows(
-            map_tensors(whole, lambda t: _cast(t[: len(y)][rows], self.dtype)), _cast(y[rows], self.dtype)
+            map_tensors(inputs, lambda t: _cast(t[: len(y)][rows], self.dtype)), _cast(y[rows], self.dtype)
         )
 
 
@@ -84,6 +84,7 @@ class Case:
         data: Makes the data for a batch size a rank and a floating point type.
         options: Further arguments of the module.
         trainer: Further arguments of the trainer.
+        lr: Learning rate. With a large one a deep network's steps double what rounding does to them, over and over.
     """
 
     losses: Callable[[], list[AdaptationLoss]] = list
@@ -94,6 +95,7 @@ class Case:
     )
     options: Callable[[], dict[str, Any]] = dict
     trainer: dict[str, Any] = field(default_factory=dict)
+    lr: float = 0.05
 
 
 def several() -> list[AdaptationLoss]:
@@ -141,7 +143,7 @@ def _of_backbone(setting) -> Case:
     def data(batch, dtype):
         return Drawn(setting.input, lambda rows: torch.arange(rows) % 3, TASKS[0].data, batch, dtype)
 
-    return Case(lambda: [MMD(), CORAL()], backbone, data=data, trainer={"sync_batchnorm": True})
+    return Case(lambda: [MMD(), CORAL()], backbone, data=data, trainer={"sync_batchnorm": True}, lr=0.002)
 
 
 def _of_task(setting) -> Case:
@@ -164,6 +166,7 @@ def _first_of_each(settings, attribute):
 
 
 BACKBONE_CASES = {name: _of_backbone(each) for name, each in _first_of_each(BACKBONES, "backbone").items()}
+del BACKBONE_CASES["TimmBackbone"]  # of which there are several
 BACKBONE_CASES |= {
     f"timm {each.arguments['name']}": _of_backbone(each) for each in BACKBONES if "name" in each.arguments
 }
@@ -247,7 +250,9 @@ def train(
         **case.trainer,
         **more,
     }
-    module = TransferModule(backbone, case.task(), case.losses(), optimizer=lambda p: SGD(p, lr=0.05), **case.options())
+    module = TransferModule(
+        backbone, case.task(), case.losses(), optimizer=lambda p: SGD(p, lr=case.lr), **case.options()
+    )
     data = case.data(GLOBAL_BATCH // world // options.get("accumulate_grad_batches", 1), dtype)
     record = Record()
     trainer = L.Trainer(devices=world, max_steps=steps, callbacks=[record, *callbacks], **options)

@@ -34,6 +34,15 @@ def test_ranks_share_out_the_batches_of_one_rank(world):
     assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == one
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_accumulated_batches_are_those_of_a_large_one(world):
+    one = take(TrainBatches(100, 8 * 3 * world, seed=5), 10)
+    ranks = [take(TrainBatches(100, 8, seed=5, rank=rank, world=world, accumulate=3), 30) for rank in range(world)]
+    batches = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+    assert [list(chain(*batches[first : first + 3])) for first in range(0, 30, 3)] == one
+    assert TrainBatches(100, 8, seed=5, accumulate=3).per_pass == 12  # of 100 // 8: steps are whole
+
+
 def test_start_resumes_in_the_middle_of_any_pass():
     whole = take(TrainBatches(11, 2, seed=9), 40)
     for start in (0, 1, 5, 17):
@@ -50,6 +59,11 @@ def test_a_batch_larger_than_the_data_is_refused():
         DataError, match=r"batch_size 8 on 2 processes needs 16 rows, but the data set has 15.*at most 7"
     ):
         TrainBatches(15, 8, seed=0, world=2)
+
+
+def test_a_step_larger_than_the_data_is_refused():
+    with pytest.raises(DataError, match=r"8 on 2 processes, 3 batches a step, needs 48 rows.* has 47: .* at most 7"):
+        TrainBatches(47, 8, seed=0, world=2, accumulate=3)
 
 
 @pytest.mark.parametrize(("size", "world"), [(10, 1), (10, 4), (1, 3), (8, 4)])

@@ -86,14 +86,15 @@ class RankBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         others = [dim for dim in range(x.dim()) if dim != 1]
-        count = x.new_full((1,), x.numel() // x.shape[1])
-        *sums, count = _SumOverRanks.apply(torch.cat([x.sum(others), count])).split([x.shape[1], 1])
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        mean = sums[0] / count
-        centred = x - mean.reshape(shape)
-        variance = _SumOverRanks.apply(centred.square().sum(others)) / count
+        # Sums in double precision, as torch's own layer on one process takes them.
+        wide, shape = torch.float64, [1, -1] + [1] * (x.dim() - 2)
+        count = x.new_full((1,), x.numel() // x.shape[1], dtype=wide)
+        sums, count = _SumOverRanks.apply(torch.cat([x.sum(others, dtype=wide), count])).split([x.shape[1], 1])
+        mean = sums / count
+        centred = x - mean.to(x.dtype).reshape(shape)
+        variance = _SumOverRanks.apply(centred.square().sum(others, dtype=wide)) / count
         self._remember(mean.detach(), variance.detach() * count.detach() / (count.detach() - 1))
-        normal = centred * (variance + self.eps).rsqrt().reshape(shape)
+        normal = centred * (variance + self.eps).rsqrt().to(x.dtype).reshape(shape)
         if self.affine:
             normal = normal * self.weight.reshape(shape) + self.bias.reshape(shape)
         output: Tensor = normal.to(input.dtype)

@@ -118,9 +118,9 @@ class TransferModule(L.LightningModule):
             )
         spec = data.spec()
         if self.trainer.training:
-            check_run(self.trainer, self.network, [loss for _, loss in self.losses()], spec)
             validates, norm_learns = self.trainer.enable_validation, self.finetuning.trains_batch_norm
             self.network.check_training(bool(spec.targets), self.uses_target, validates, norm_learns)
+            check_run(self.trainer, self.network, [loss for _, loss in self.losses()], spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
             self.build(spec, data.example().x if self.data_spec is None else None)
         lay_out(self.trainer, self.network, dict(self.losses()))

@@ -18,7 +18,7 @@ from tests.ranks import on_ranks
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import MetricsFile, ModelSelection, StopCleanly, Throughput
-from tlkit.losses import MMD
+from tlkit.losses import DANN, MMD
 from tlkit.schedules import Linear
 from tlkit.tasks import Classification
 
@@ -47,13 +47,13 @@ class Signal(L.Callback):
         self._at("validation", trainer.global_step)
 
 
-def fit(folder, *callbacks, ckpt_path=None, workers=0, **options):
+def fit(folder, *callbacks, ckpt_path=None, workers=0, loss=MMD, **options):
     """Train a run of 24 steps with a validation every 8, on one process unless told otherwise."""
     L.seed_everything(1)
     model = TransferModule(
         MLP(),
         Classification(),
-        [MMD(weight=Linear(0, 2))],
+        [loss(weight=Linear(0, 2))],
         optimizer=lambda p: Adam(p, 0.01),
         lr_schedule=Linear(1.0, 0.1),
     )
@@ -154,11 +154,11 @@ def test_a_signal_that_a_launcher_delivers_twice_is_one(tmp_path):
 
 
 def test_accumulated_gradients_are_used_first(tmp_path):
-    fit(tmp_path / "whole", accumulate_grad_batches=3, max_steps=8)
+    fit(tmp_path / "whole", loss=DANN, accumulate_grad_batches=3, max_steps=8)
     parted = tmp_path / "parted"
-    stop, _ = fit(parted, Signal("step", 4), accumulate_grad_batches=3, max_steps=8)
+    stop, _ = fit(parted, Signal("step", 4), loss=DANN, accumulate_grad_batches=3, max_steps=8)
     assert weights(parted)["global_step"] == 4
-    fit(parted, ckpt_path=stop.checkpoint, accumulate_grad_batches=3, max_steps=8)
+    fit(parted, ckpt_path=stop.checkpoint, loss=DANN, accumulate_grad_batches=3, max_steps=8)
     for key, value in weights(tmp_path / "whole")["state_dict"].items():
         assert torch.equal(weights(parted)["state_dict"][key], value), key
 

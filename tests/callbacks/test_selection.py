@@ -12,7 +12,7 @@ from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import ModelSelection
 from tlkit.errors import ConfigurationError
-from tlkit.losses import MMD, AdaptationLoss
+from tlkit.losses import DANN, MMD, AdaptationLoss
 from tlkit.tasks import Classification
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # Lightning 2.6 on torch 2.15
@@ -295,7 +295,7 @@ def test_gradients_that_wait_for_a_step_are_never_saved_around(tmp_path):
 
     options = {"limit_val_batches": 0, "accumulate_grad_batches": 3, "targets": ["moved"]}
     selection, _ = watched()
-    fit_blobs(tmp_path, [MMD()], selection, max_steps=1, **options)
+    fit_blobs(tmp_path, [DANN()], selection, max_steps=1, **options)
     selection, batches = watched()
-    fit_blobs(tmp_path, [MMD()], selection, max_steps=2, **options, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    fit_blobs(tmp_path, [DANN()], selection, max_steps=2, **options, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     assert set(batches) == {6}  # not after batches 4 and 5, where one step had been made as in the checkpoint

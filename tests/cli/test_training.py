@@ -255,6 +255,14 @@ def test_two_processes_that_lightning_starts_share_one_folder(recipe_file):
     ]  # fmt: skip
 
 
+def test_a_precision_that_the_cpu_has_not_is_refused(recipe_file, capsys):
+    """Lightning would take bfloat16 in its place."""
+    words = ["--trainer.accelerator=cpu", "--trainer.precision=16-mixed"]
+    assert main(["fit", "--config", str(recipe_file), *words]) == 2
+    assert "trainer.precision: 16-mixed needs a GPU: set trainer.precision: bf16-mixed" in capsys.readouterr().err
+    assert not (recipe_file.parent / "runs").exists()
+
+
 def test_help_all_has_the_trainers_options(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--help-all"])

@@ -137,6 +137,8 @@ def quiet() -> None:
         r"It is recommended to use `self\.log\('(?:val|oracle|selection|test)/.*sync_dist=True",
         r"The `srun` command is available on your system but is not used",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        r"You passed `Trainer\(accelerator='cpu', precision='16-mixed'\)`",  # it is refused in words
+        r"FSDP2-wrapped module .* returned a view tensor",  # nothing changes features in place
     ):
         warnings.filterwarnings("ignore", message=message)
 
