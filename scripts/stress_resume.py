@@ -38,7 +38,7 @@ import tlkit.cli.training
 from tlkit.cli.main import main as tlkit_command
 
 STEPS, BATCH = 36, 8
-FRESH_EVERY = 10  # so often a trial starts the command as a process of its own
+FRESH_EVERY = 12  # so often a trial starts the command as a process of its own
 RATES = ("train/samples_per_second",)
 LIMIT = 600  # seconds that one process may take
 
@@ -89,6 +89,8 @@ def loss(name: str, **arguments: Any) -> dict[str, Any]:
 
 LORA = {"class_path": "LoRA", "init_args": {"rank": 2, "dropout": 0.1, "target_modules": r"layers\.\d+"}}
 CASES: dict[str, dict[str, Any]] = {
+    "MMD, by epochs": {**series(**loss("MMD")), "trainer": {"max_steps": -1, "max_epochs": 4}},
+    "CORAL, not validated": {**series(**loss("CORAL")), "trainer": {"limit_val_batches": 0}},
     "DANN": series(**loss("DANN", hidden_size=16, dropout=0.3)),
     "CDAN, random_size": series(**loss("CDAN", hidden_size=16, random_size=32, dropout=0.3)),
     "CDAN+E, images": images(**loss("CDAN", hidden_size=16, entropy=True)),
@@ -103,8 +105,6 @@ CASES: dict[str, dict[str, Any]] = {
     "DANN, gradual unfreezing": series(**loss("DANN", hidden_size=16), finetuning="GradualUnfreezing"),
     "MMD, LoRA": images(**loss("MMD"), finetuning=LORA),
     "accumulated gradients": {**series(), "trainer": {"accumulate_grad_batches": 2}},
-    "MMD, by epochs": {**series(**loss("MMD")), "trainer": {"max_steps": -1, "max_epochs": 4}},
-    "CORAL, not validated": {**series(**loss("CORAL")), "trainer": {"limit_val_batches": 0}},
 }
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz files=50 modules=10 recipes=20 --seed=7
 
-In this process memory is limited to 2 GiB above what the imports take, and each case to 20 seconds of a core. A case that raises
-anything but a TlkitError is printed with what makes it again, and the exit status is 1.
+In this process memory is limited to 2 GiB above what the imports take, and each case to 20 seconds of a core. A case
+that raises anything but a TlkitError is printed with what makes it again, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -113,6 +113,30 @@ def test_every_log_call_at_a_batch_says_the_batch_size(file):
                 assert of not in ("self", "pl_module") or "batch_size" in {k.arg for k in call.keywords}, where
 
 
+# What runs code that a file holds, or that a string is; a recipe's class paths are imported by tlkit.cli.names alone.
+_RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+_UNPICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_no_file_is_run_as_code(file):
+    tree = tree_of(file)
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not names & _UNPICKLES
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        called, options = ast.unparse(call.func), {each.arg: ast.unparse(each.value) for each in call.keywords}
+        where = f"{name_of(file)}:{call.lineno}"
+        assert called not in _RUNS_CODE, where
+        assert options.get("allow_pickle", "False") == "False", where
+        assert "trust_remote_code" not in options, where
+        if called == "torch.load" or called.endswith(("trainer.fit", "trainer.test")):
+            assert options["weights_only"] == "True", where
+        if called == "yaml.load":
+            assert options["Loader"] == "_Loader", where  # a SafeLoader
+        assert called not in ("yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "os.system"), where
+
+
 def public_definitions():
     """Yield (file, node) of every public class and function: what a file's own __all__ lists and the file defines."""
     for file in FILES:

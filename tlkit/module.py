@@ -150,11 +150,11 @@ class TransferModule(L.LightningModule):
         total = torch.stack(terms).sum() if len(terms) > 1 else terms[0]
         # Values are only read at logging steps, so that is when they are worked out: self.log is most of a small step.
         if (every := self.trainer.log_every_n_steps) and (self.global_step + 1) % every == 0:  # type: ignore[attr-defined]
-            values["train/loss"] = total.detach()
+            logged = {**values, "train/loss": total.detach()}
             if labelled:
-                values |= {f"train/{name}": value for name, value in self._batch_metrics(outputs.detach(), y).items()}
+                logged |= {f"train/{name}": value for name, value in self._batch_metrics(outputs.detach(), y).items()}
                 self._batch_metrics.reset()
-            self.log_dict(values, batch_size=len(batch), sync_dist=True)
+            self.log_dict(logged, batch_size=len(batch), sync_dist=True)
         return {"loss": total, "values": values}
 
     def _adapt(

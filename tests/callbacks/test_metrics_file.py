@@ -45,6 +45,22 @@ def test_resume_drops_the_rows_that_will_be_written_again_and_says_so(tmp_path, 
     assert [row["step"] for row in rows(resumed.path)] == ["9", "19", "29"]
 
 
+def test_resume_writes_the_row_that_the_process_died_before(tmp_path):
+    metrics = MetricsFile(tmp_path)
+    metrics.log_metrics({"epoch": 0, "train/loss": 9.0}, step=9)
+    last = {"epoch": 0, "train/loss": 19.0}
+    for _ in range(2):  # resumed twice, it is written once
+        MetricsFile(tmp_path).resume(20, last)
+        assert [(row["step"], row["train/loss"]) for row in rows(metrics.path)] == [("9", "9.0"), ("19", "19.0")]
+
+
+def test_rows_of_a_test_are_of_the_trained_step_and_of_no_epoch(tmp_path):
+    metrics = MetricsFile(tmp_path)
+    metrics.tested_after = 20
+    metrics.log_metrics({"epoch": 1, "test/b/accuracy": 0.5}, step=19)
+    assert rows(metrics.path) == [{"step": "20", "epoch": "", "test/b/accuracy": "0.5"}]
+
+
 def test_resume_with_nothing_to_drop_leaves_the_file_alone(tmp_path, caplog):
     MetricsFile(tmp_path).resume(5)  # no file at all
     assert not (tmp_path / "metrics.csv").exists()

@@ -99,3 +99,28 @@ def test_binary_file(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         recipes.read_recipe(Path(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 50 + "]" * 50, "nested more than 40 deep"),
+        ("a: " + "[" * 2000, "nested too deeply"),
+        ("a: &a [1, *a]", "an alias stands inside what it names"),
+        ("a: &a {b: *a}", "an alias stands inside what it names"),
+        ("[&a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1], " + ", ".join(
+            f"&{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcde", "bcdef", strict=True)) + "]",
+         "with its aliases unfolded it holds more than 50,000 values"),
+        ("a: 2024-13-45", "month must be in 1..12"),
+        ("x" * 1_000_001, "has 1,000,001 characters, a recipe has at most 1,000,000"),
+        ("{[a]: 1}", "a key must be a word or a number"),
+        ("a: 1\nb: 2\na: 3", "the key 'a' is given twice"),
+    ],
+)  # fmt: skip
+def test_yaml_that_would_keep_the_machine_busy(text, message):
+    with pytest.raises(ConfigurationError, match=message):
+        recipes.parse_yaml(text, "mine.yaml")
+
+
+def test_aliases_are_of_use():
+    assert recipes.parse_yaml("a: &a [1, 2]\nb: *a", "mine.yaml") == {"a": [1, 2], "b": [1, 2]}

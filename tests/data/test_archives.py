@@ -136,3 +136,16 @@ def test_a_disk_that_is_too_small_is_told_before(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10_000})())
     with pytest.raises(DataError, match=r"unpacks to 0.00 GB, but .*out has 0.00 GB free"):
         unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["bomb.zip", "bomb.tar.gz", "bomb.gz", "bomb.bz2"])
+def test_a_bomb_is_not_unpacked(tmp_path, form, monkeypatch):
+    monkeypatch.setattr("tlkit.data.compressed._HARMLESS", 1 << 20)
+    path, content = tmp_path / form, b"x" * (8 << 20)
+    if form in ("bomb.gz", "bomb.bz2"):
+        path.write_bytes({"bomb.gz": gzip.compress, "bomb.bz2": bz2.compress}[form](content))
+    else:
+        write(path, {"content": content})
+    with pytest.raises(DataError, match=r"and unpacks to \d+ or more: it is damaged, or made to fill the memory"):
+        unpack(path, tmp_path / "folder")
+    assert content_of(tmp_path / "folder") == {}

@@ -165,3 +165,13 @@ def test_whole_numbers_truth_values_and_words_are_labels(tmp_path):
     frame = read_table(path, ["a", "b", "c"])
     for column in "abc":
         check_column(frame, path, column, "label")
+
+
+def test_a_bomb_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("tlkit.data.compressed._HARMLESS", 1 << 20)
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,1\n" * (1 << 21)))
+    (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(b"{" + b" " * (1 << 23)))
+    pd.DataFrame({"a": [1] * (1 << 21), "b": [1] * (1 << 21)}).to_parquet(tmp_path / "bomb.parquet")
+    for name in ("bomb.csv.gz", "bomb.jsonl.gz", "bomb.parquet"):
+        with pytest.raises(DataError, match="made to fill the memory"):
+            read_table(tmp_path / name, ["a", "b"])

@@ -49,8 +49,9 @@ def written(path: Path, aside: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # torch.save() hides what the file system said behind an error of its own.
-        cause = next((each for each in _chain(error) if isinstance(each, OSError)), None)
+        # torch.save() hides what the file system said behind an error of its own; a connection is no file.
+        disk = [each for each in _chain(error) if isinstance(each, OSError) and not isinstance(each, ConnectionError)]
+        cause = next(iter(disk), None)
         if cause is None and "PytorchStreamWriter" not in str(error):
             raise
         if aside.is_file():
@@ -63,13 +64,12 @@ def written(path: Path, aside: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Have the disk itself hold a file, or the files of a folder and the names in it."""
-    for each in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have the disk itself hold what a file holds, or which names a folder holds."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

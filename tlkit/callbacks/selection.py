@@ -231,7 +231,8 @@ class ModelSelection(ModelCheckpoint):
         with written(last, aside):
             trainer.save_checkpoint(aside)
             if trainer.is_global_zero:
-                sync(aside)
+                for each in (*aside.rglob("*"), aside):  # a sharded checkpoint is a folder
+                    sync(each)
                 # best.ckpt first: killed in between, the run resumes from the older last.ckpt and finds the best again.
                 if best:
                     _replace(_duplicate(aside), Path(self._path("best")))
