@@ -91,7 +91,7 @@ def _run(words: list[str], resources: _Resources, runs: Path) -> int:
     # Ray Train wants a place that all nodes see, and keeps nothing in it: checkpoints are the run's own.
     storage = there / f".ray-{secrets.token_hex(4)}"
     gpus = resources.gpus_per_worker
-    trainer = TorchTrainer(
+    job = TorchTrainer(
         _work,
         train_loop_config={"words": words, "folder": os.getcwd()},
         scaling_config=ScalingConfig(
@@ -102,7 +102,7 @@ def _run(words: list[str], resources: _Resources, runs: Path) -> int:
         run_config=RunConfig(name="tlkit", storage_path=str(storage), logging_config=LoggingConfig("CRITICAL")),
     )
     try:
-        printed = trainer.fit().return_value
+        printed = job.fit().return_value
     except TrainingFailedError as error:
         return _failed(error)
     finally:
