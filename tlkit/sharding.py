@@ -58,7 +58,7 @@ class FSDP2(ModelParallelStrategy):
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder of shards, which tlkit does not write: give a .ckpt file")
         # Lightning would load what fits, and ask the module only afterwards.
-        whole = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        whole = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         assert self.lightning_module is not None
         self.lightning_module.on_load_checkpoint(whole)
         return {**super().load_checkpoint(path, weights_only=weights_only), "state_dict": whole["state_dict"]}
