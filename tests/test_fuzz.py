@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
     "rounds",
     [
-        {"files": 6, "recipes": 2, "modules": 1},
+        {"files": 4, "recipes": 2, "modules": 1},
         pytest.param({"files": 60}, marks=pytest.mark.slow),
         pytest.param({"recipes": 15}, marks=pytest.mark.slow),
         pytest.param({"modules": 15}, marks=pytest.mark.slow),

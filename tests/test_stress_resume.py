@@ -17,16 +17,15 @@ def stress(*words):
     )  # fmt: skip
 
 
-@pytest.mark.ddp
 @pytest.mark.timeout(600)
 def test_a_run_that_is_killed_ends_as_the_one_that_is_not(tmp_path):
-    done = stress("--times=2", "--seed=3", "--case=CDAN, random_size", f"--report={tmp_path / 'report.md'}")
+    done = stress("--times=1", "--seed=3", "--case=CDAN, random_size", f"--report={tmp_path / 'report.md'}")
     assert done.returncode == 0, done.stdout + done.stderr
     header, *_, total = (tmp_path / "report.md").read_text().splitlines()
     assert header.startswith("| recipe | ranks | trials | kills |")
     trials, kills, *_, exact = (int(cell) for cell in total.strip("| ").split("|")[2:])
-    assert (trials, exact) == (2, 2)
-    assert kills >= 2
+    assert (trials, exact) == (1, 1)
+    assert kills >= 1
 
 
 def test_the_comparison_finds_a_single_bit():
