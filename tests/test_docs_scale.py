@@ -144,7 +144,7 @@ def other_refusals():
     refused = {
         "3": (plain, {"accumulate_grad_batches": 2}),
         "4": (norm, {"strategy": "fsdp2"}),
-        "5": (replace(norm, losses=list, options=lambda: {"batch_norm": "adabn"}), {"sync_batchnorm": True}),
+        "5": (replace(norm, losses=list, options=lambda: {"batch_norm": "adabn"}), {"sync_batchnorm": True, "limit_val_batches": 1}),
         "6": (plain, {"strategy": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)}),
     }
     words = {}
