@@ -141,10 +141,11 @@ def test_two_ranks(on_two, row, precisions):
 def other_refusals():
     """Run what the list under the table names besides the table's cells, and return the words."""
     plain, norm = case("`MMD`"), replace(case("`MMD`"), backbone=lambda: MLP(batch_norm=True))
+    adabn = replace(norm, losses=list, options=lambda: {"batch_norm": "adabn"})
     refused = {
         "3": (plain, {"accumulate_grad_batches": 2}),
         "4": (norm, {"strategy": "fsdp2"}),
-        "5": (replace(norm, losses=list, options=lambda: {"batch_norm": "adabn"}), {"sync_batchnorm": True, "limit_val_batches": 1}),
+        "5": (adabn, {"sync_batchnorm": True, "limit_val_batches": 1}),
         "6": (plain, {"strategy": ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)}),
     }
     words = {}
