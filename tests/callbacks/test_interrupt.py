@@ -58,11 +58,10 @@ def fit(folder, *callbacks, ckpt_path=None, workers=0, loss=MMD, **options):
         lr_schedule=Linear(1.0, 0.1),
     )
     stop = StopCleanly()
-    options = {"max_steps": STEPS, "devices": 1, **options}
+    options = {"max_steps": STEPS, "devices": 1, "val_check_interval": VALIDATE_EVERY, **options}
     trainer = L.Trainer(
         accelerator="cpu",
         logger=MetricsFile(folder),
-        val_check_interval=VALIDATE_EVERY,
         check_val_every_n_epoch=None,
         log_every_n_steps=4,
         callbacks=[ModelSelection(), Throughput(), stop, *callbacks],
@@ -161,6 +160,21 @@ def test_accumulated_gradients_are_used_first(tmp_path):
     fit(parted, ckpt_path=stop.checkpoint, loss=DANN, accumulate_grad_batches=3, max_steps=8)
     for key, value in weights(tmp_path / "whole")["state_dict"].items():
         assert torch.equal(weights(parted)["state_dict"][key], value), key
+
+
+def test_a_validation_between_gradients_is_no_place_to_go_on_from(tmp_path):
+    """It comes after batches 3, 6, 9 ..., a step after 2, 4, 6 ...: last.ckpt waits for the step."""
+    options = {"accumulate_grad_batches": 2, "max_steps": 8, "val_check_interval": 3}
+    fit(tmp_path / "whole", **options)
+    for step in range(1, 8):
+        folder = tmp_path / str(step)
+        with pytest.raises(Killed):
+            fit(folder, Die(step), **options)
+        last = folder / "checkpoints" / "last.ckpt"
+        assert last.exists() == (step > 1)
+        fit(folder, ckpt_path=last if last.exists() else None, **options)
+        for key, value in weights(tmp_path / "whole")["state_dict"].items():
+            assert torch.equal(weights(folder)["state_dict"][key], value), (step, key)
 
 
 def test_it_saves_by_itself_without_model_selection(tmp_path):
@@ -273,6 +287,17 @@ def test_ranks_agree_on_the_step_and_on_the_folder(tmp_path):
 
 class Killed(BaseException):
     """The process ends here."""
+
+
+class Die(L.Callback):
+    """Die when so many steps have been made, without a word and without a checkpoint."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise Killed
 
 
 class DieBeforeTheRow(L.Callback):

@@ -77,6 +77,7 @@ class ModelSelection(ModelCheckpoint):
         self.asked_mode = mode
         self.every_n_steps = every_n_steps
         self.best_step: int | None = None
+        self._owes_last = False  # a validation came while gradients waited for a step
         self._monitors_automatically = monitor == "auto"
         self._watch(None if monitor == "auto" else monitor)
 
@@ -136,7 +137,9 @@ class ModelSelection(ModelCheckpoint):
         """Replace ``last.ckpt`` when it is due, and after the last step of the run."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-        due = due and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
+        due = (
+            due or self._owes_last
+        ) and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
         if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
             self.replace_last(trainer)
 
@@ -155,7 +158,10 @@ class ModelSelection(ModelCheckpoint):
         better = best is None or self._rank(score) >= self._rank(float(best))
         if better:
             self._keep(score, trainer.global_step)
-        self._save(trainer, best=better)
+        # Gradients that wait for a step are not saved: the step after is the next place to go on from.
+        self._owes_last = trainer.fit_loop._should_accumulate()
+        if better or not self._owes_last:
+            self._save(trainer, best=better, last=not self._owes_last)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace ``last.ckpt`` in a run that never validates."""
@@ -224,25 +230,27 @@ class ModelSelection(ModelCheckpoint):
         self.monitor, self.best_step, self.best_model_path = None, trainer.global_step, self._path("best")
         self._save(trainer, best=True)
 
-    def _save(self, trainer: L.Trainer, best: bool) -> None:
-        self.last_model_path = self._last_checkpoint_saved = self._path("last")
-        last = Path(self.last_model_path)
-        aside = Path(f"{last}.part")
-        with written(last, aside):
+    def _save(self, trainer: L.Trainer, best: bool, last: bool = True) -> None:
+        aside = Path(self._path("last") + ".part")
+        with written(Path(self._path("last" if last else "best")), aside):
             trainer.save_checkpoint(aside)
             if trainer.is_global_zero:
                 for each in (*aside.rglob("*"), aside):  # a sharded checkpoint is a folder
                     sync(each)
                 # best.ckpt first: killed in between, the run resumes from the older last.ckpt and finds the best again.
                 if best:
-                    _replace(_duplicate(aside), Path(self._path("best")))
-                _replace(aside, last)
-                sync(last.parent)
+                    _replace(_duplicate(aside) if last else aside, Path(self._path("best")))
+                if last:
+                    _replace(aside, Path(self._path("last")))
+                sync(aside.parent)
+        if last:
+            self._owes_last = False
+            self.last_model_path, self._last_global_step_saved = self._path("last"), trainer.global_step
+            self._last_checkpoint_saved = self.last_model_path
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
         trainer.strategy.barrier("ModelSelection")
-        self._last_global_step_saved = trainer.global_step
 
 
 def _automatic(adapts: bool, task: Any) -> tuple[str, Literal["max", "min"]]:
