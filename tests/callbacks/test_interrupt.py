@@ -164,7 +164,7 @@ def test_accumulated_gradients_are_used_first(tmp_path):
 
 def test_a_validation_between_gradients_is_no_place_to_go_on_from(tmp_path):
     """It comes after batches 3, 6, 9 ..., a step after 2, 4, 6 ...: last.ckpt waits for the step."""
-    options = {"accumulate_grad_batches": 2, "max_steps": 8, "val_check_interval": 3}
+    options = {"loss": DANN, "accumulate_grad_batches": 2, "max_steps": 8, "val_check_interval": 3}
     fit(tmp_path / "whole", **options)
     for step in range(1, 8):
         folder = tmp_path / str(step)
