@@ -15,6 +15,17 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(config, items):
+    """Run what starts several processes one after the other, also under pytest-xdist with --dist=loadgroup.
+
+    Two at a time would fight for the cores, and for the free port that each has found for itself.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.get_closest_marker("ddp"):
+                item.add_marker(pytest.mark.xdist_group("processes"))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state, whatever ran before it."""

@@ -212,7 +212,7 @@ def _parquet_schema(path: Path) -> Any:
         raise DataError('a parquet file needs pyarrow, which is not installed: pip install "tlkit[parquet]"') from error
     try:
         return parquet.read_schema(path)
-    except (*_FAULTS, pyarrow.ArrowException) as error:
+    except (*_FAULTS, ValueError, pyarrow.ArrowException) as error:  # ValueError: the JSON that pandas leaves in a file
         raise _unreadable(path, error) from error
 
 
@@ -223,7 +223,9 @@ def _parquet_columns(path: Path, columns: list[str]) -> Any:
     try:
         check_expansion(path, parquet.read_metadata(path).num_rows * len(columns) * 8)
         return parquet.read_table(path, columns=columns).to_pandas(ignore_metadata=True)[columns]
-    except (*_FAULTS, pyarrow.ArrowException) as error:
+    except DataError:
+        raise
+    except (*_FAULTS, ValueError, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
