@@ -326,7 +326,7 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
     if not rows:
         return []
     values = {row: task.values(entries) for row, entries in rows.items()}
-    bounds = {row: mean(values[row]) for row in (LOWER, UPPER) if row in values}
+    bounds = {row: values[row] for row in (LOWER, UPPER) if row in values}
     domain = task.metric.rpartition("/")[0]
     keys = [name if "/" in name else f"{domain}/{name}" for name in task.more]
     more = [name.split("/")[1] if "/" in name else name for name in task.more]
@@ -355,16 +355,18 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
     return [*lines, "", f"Measured on {'; '.join(sorted(where))}.", ""]
 
 
-def _closed(task: Task, value: float, bounds: dict[str, float]) -> str:
+def _closed(task: Task, value: float, bounds: dict[str, list[float]]) -> str:
     """Return the share of the gap that is closed, and whether that is worse than not to adapt."""
     if LOWER not in bounds:
         return ""
     sign = -1 if task.lower_is_better else 1
-    hurts = " (worse)" if sign * (value - bounds[LOWER]) < 0 else ""
-    gap = sign * (bounds[UPPER] - bounds[LOWER]) if UPPER in bounds else 0.0
-    if gap <= 0:  # no ceiling, or one below the floor: there is no share of it
+    lower = mean(bounds[LOWER])
+    hurts = " (worse)" if sign * (value - lower) < 0 else ""
+    gap = sign * (mean(bounds[UPPER]) - lower) if UPPER in bounds else 0.0
+    spread = max((stdev(each) for each in bounds.values() if len(each) > 1), default=0.0)
+    if gap <= spread:  # no ceiling, one below the floor, or one that other seeds may put there: no share of it
         return hurts.strip()
-    return f"{100 * sign * (value - bounds[LOWER]) / gap:.0f}%{hurts}"
+    return f"{100 * sign * (value - lower) / gap:.0f}%{hurts}"
 
 
 def _chosen_by(selection: dict[str, Any] | None) -> str:
