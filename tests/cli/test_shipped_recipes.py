@@ -129,7 +129,7 @@ def at_hand(recipe, folder):
     given, backbone = recipe["data"]["init_args"], recipe["model"]["backbone"].get("init_args", {})
     words = []
     if backbone.get("pretrained") is True:
-        words += ["--model.backbone.pretrained=false", "--data.image_size=64"]
+        words += ["--model.backbone.pretrained=false", "--data.image_size=80"]
     if str(given.get("tokenizer")).startswith("bert-"):
         tiny = write_tokenizer(folder / "bert")
         words += [f"--model.backbone.name_or_folder={tiny}", "--model.backbone.pretrained=false"]
