@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import SGD
 
 from tests.backbones.settings import SETTINGS as BACKBONES
-from tests.shift import MLP, ShiftedBlobs
+from tests.shift import MLP, QUIET, ShiftedBlobs
 from tests.tasks.settings import SETTINGS as TASKS
 from tlkit import TransferModule
 from tlkit.backbones import CNN1d, FingerprintNet, TransformersBackbone
@@ -26,15 +26,6 @@ from tlkit.tasks import Classification, Diagnosis, Hashing
 from tlkit.types import map_tensors
 
 GLOBAL_BATCH = 24
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "limit_val_batches": 0,
-}
 
 
 class Drawn(DomainDataModule):

@@ -1,10 +1,21 @@
-"""Small two-domain data for tests, named by the kind of shift, and backbones that fit it."""
+"""Small two-domain data for tests, named by the kind of shift, backbones that fit it, and a trainer that is quiet."""
 
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from tlkit.data import DomainDataModule
+
+# Arguments of a trainer that trains on the CPU, validates nothing, and neither writes nor shows anything.
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "limit_val_batches": 0,
+}
 
 
 class ShiftedBlobs(DomainDataModule):

@@ -233,14 +233,22 @@ def test_a_domain_that_is_only_tested_is_not_asked_what_it_could_learn_from(seed
     assert not of(data, "west", "test") & of(data, "south", "train")
 
 
+class Walk(Wards):
+    """One domain, ``unlabelled``, is a single recording without labels."""
+
+    unlabelled = "south"
+
+    def dataset(self, domain, split):
+        if domain != self.unlabelled:
+            return super().dataset(domain, split)
+        y, groups = np.full(7, -1), np.full(7, "p99")
+        rows = self.split(domain, y, groups)[split]
+        return TensorDataset(torch.as_tensor(rows)[:, None].float(), torch.as_tensor(y[rows]))
+
+
 def test_one_group_without_labels_that_is_only_predicted_is_predicted_whole():
-    class Later(Wards):
-        def dataset(self, domain, split):
-            if domain != "west":
-                return super().dataset(domain, split)
-            y, groups = np.full(7, -1), np.full(7, "p99")
-            rows = self.split(domain, y, groups)[split]
-            return TensorDataset(torch.as_tensor(rows)[:, None].float(), torch.as_tensor(y[rows]))
+    class Later(Walk):
+        unlabelled = "west"
 
     data = Later(["north"], ["south"], also_test=["west"], batch_size=2)
     data.setup("predict")
@@ -250,14 +258,6 @@ def test_one_group_without_labels_that_is_only_predicted_is_predicted_whole():
 
 
 def test_one_group_without_labels_to_adapt_to_is_learned_from_and_predicted_whole():
-    class Walk(Wards):
-        def dataset(self, domain, split):
-            if domain != "south":
-                return super().dataset(domain, split)
-            y, groups = np.full(7, -1), np.full(7, "p99")
-            rows = self.split(domain, y, groups)[split]
-            return TensorDataset(torch.as_tensor(rows)[:, None].float(), torch.as_tensor(y[rows]))
-
     data = ready(Walk)
     assert data.splits["south"]["train"].tolist() == list(range(7))
     south = data.predict_dataloader()[1]

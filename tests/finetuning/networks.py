@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tests.shift import ShiftedBlobs
+from tests.shift import QUIET, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.tasks import Classification
 
@@ -32,17 +32,7 @@ def model(finetuning, backbone=None, optimizer=lambda p: SGD(p, lr=0.1), adaptat
 
 
 def trainer(steps=12, callbacks=(), **options):
-    defaults = {
-        "accelerator": "cpu",
-        "max_steps": steps,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-    }
-    return L.Trainer(callbacks=list(callbacks), **defaults | options)
+    return L.Trainer(callbacks=list(callbacks), **{**QUIET, "max_steps": steps, **options})
 
 
 def data(**options):

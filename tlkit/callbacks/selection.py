@@ -137,9 +137,8 @@ class ModelSelection(ModelCheckpoint):
         """Replace ``last.ckpt`` when it is due, and after the last step of the run."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-        due = (
-            due or self._owes_last
-        ) and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
+        due = due or self._owes_last
+        due = due and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
         if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
             self.replace_last(trainer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from tlkit.cli.launch import launched
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
-from tlkit.cli.runfolder import check_splits
+from tlkit.cli.runfolder import check_splits, write_aside
 from tlkit.cli.shell import TransferCLI, quiet
 from tlkit.data import DomainDataModule
 from tlkit.data.loader import RowLoader
@@ -190,12 +191,11 @@ def _write(file: Path, columns: dict[str, Tensor], data: DataSpec, row_names: Se
         names = data.classes if values.shape[1] == data.num_classes else range(values.shape[1])
         for name, column in zip(names, values.T, strict=True):
             table[f"{key}/{name}"] = column.tolist()
-    aside = file.with_name(f"{file.name}.part")  # half a file would be taken for all predictions, and not written over
-    with aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(table)
-        writer.writerows(zip(*table.values(), strict=True))
-    aside.rename(file)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    writer.writerows(zip(*table.values(), strict=True))
+    write_aside(file, text.getvalue())  # half a file would be taken for all predictions, and not written over
 
 
 def _file_name(domain: str) -> str:

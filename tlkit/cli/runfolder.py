@@ -148,7 +148,7 @@ def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:
 def write_aside(path: Path, text: str) -> Path:
     """Write a file beside its place, sync and rename it, so that a reader never sees half of it."""
     aside = path.with_name(f"{path.name}.part")
-    with aside.open("w", encoding="utf-8") as file:
+    with aside.open("w", encoding="utf-8", newline="") as file:  # as it is, with the line ends that it has
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

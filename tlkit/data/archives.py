@@ -59,7 +59,7 @@ def unpack(archive: Path, folder: Path, marker: str = "", replace: bool = True) 
         RuntimeError,
         MemoryError,
         OverflowError,
-        NotImplementedError,
+        NotImplementedError,  # of zipfile, for a compression that it does not know
         UnicodeDecodeError,
         zipfile.BadZipFile,
         tarfile.TarError,

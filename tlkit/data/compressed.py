@@ -5,12 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import zipfile
 from pathlib import Path
 from typing import IO, Any, cast
 
 from tlkit.errors import DataError
 
-__all__ = ["check_expansion", "open_compressed"]
+__all__ = ["check_expansion", "check_zip", "open_compressed"]
 
 # Tables and images shrink to a tenth or so, a column of zeros to a thousandth; both in small files are harmless.
 _HARMLESS = 1 << 28  # bytes
@@ -32,6 +33,15 @@ def check_expansion(path: Path, size: int) -> None:
             f"{path} has {path.stat().st_size} bytes and unpacks to {size} or more: it is damaged, or made to fill the "
             "memory. If it is what it should be, unpack it by hand and name what comes out"
         )
+
+
+def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse a zip file, as an ``.npz`` is one, whose members say that they unpack to too much.
+
+    Raises:
+        DataError: See :func:`check_expansion`.
+    """
+    check_expansion(path, sum(member.file_size for member in archive.infolist()))
 
 
 def open_compressed(path: Path) -> IO[bytes]:

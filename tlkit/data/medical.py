@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
 from tlkit.data.base import DomainDataModule
-from tlkit.data.compressed import check_expansion
+from tlkit.data.compressed import check_zip
 from tlkit.data.fetch import Published, fetch, published_folder
 from tlkit.data.folders import data_folder, find_folder
 from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
@@ -301,7 +301,7 @@ def _read_npz(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray
     images, labels, parts = [], [], []
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            check_expansion(path, sum(member.file_size for member in content.zip.infolist()))
+            check_zip(path, content.zip)
             for number, part in enumerate(("train", "val", "test")):
                 images.append(content[f"{part}_images"])
                 labels.append(content[f"{part}_labels"])

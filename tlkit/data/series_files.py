@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlkit.data.compressed import check_expansion
+from tlkit.data.compressed import check_zip
 from tlkit.data.folders import data_folder
 from tlkit.data.tables import ENDINGS, check_column, read_table, row_places
 from tlkit.data.wearers import in_order
@@ -286,7 +286,7 @@ def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
         raise DataError(f"{path} is empty: it holds no arrays; get it again, or remove it")
     try:
         with zipfile.ZipFile(path) as archive:  # numpy takes other files for other formats, and leaves a bad one open
-            check_expansion(path, sum(member.file_size for member in archive.infolist()))
+            check_zip(path, archive)
             archive.testzip()
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files}
