@@ -227,6 +227,17 @@ def test_words_are_tf_idf(tmp_path):
     np.testing.assert_allclose(x.numpy(), row / np.linalg.norm(row), rtol=1e-5)
 
 
+def test_texts_of_about_one_length_make_a_step(table, tmp_path):
+    pytest.importorskip("transformers")
+    tokenizer = write_tokenizer(tmp_path / "bert")
+    shares = []
+    for grouped in (False, True):
+        data = make(table, words=None, tokenizer=tokenizer, group_by_length=grouped)
+        masks = [side.x["attention_mask"] for batch in data.train_dataloader() for side in (batch.source, batch.target)]
+        shares.append(1 - sum(float(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
+    assert shares[1] < shares[0] / 2
+
+
 def test_tokens_of_several_sources_share_a_batch(tmp_path):
     pytest.importorskip("transformers")
     path = write(tmp_path / "t.csv", rows_of("electronics") + rows_of("dvd") + rows_of("books"))
@@ -266,6 +277,7 @@ def test_arguments_that_contradict_each_other(table, tmp_path):
     assert "words must be at least 1, got 0" in fails(table, words=0)
     assert "max_length must be at least 3" in fails(table, max_length=2)
     assert "bigrams goes with words" in fails(table, words=None, tokenizer="x", bigrams=True)
+    assert "group_by_length goes with tokenizer" in fails(table, group_by_length=True)
     assert "'inductive' or 'transductive', got 'deductive'" in fails(table, protocol="deductive")
     assert "unknown domain 'dvds': did you mean 'dvd'" in fails(table, targets=["dvds"])
 

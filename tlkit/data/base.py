@@ -54,6 +54,7 @@ class DomainDataModule(L.LightningDataModule):
             channels); a subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
         shared_groups: Whether a group of the same name is the same person, patient or place in every domain, so that it
             may not be trained on in one and tested on in another; a subclass sets it.
+        group_by_length: Whether rows that have lengths are put into steps of about one length; a subclass sets it.
         splits: Row numbers by domain and split, as :meth:`split` made them.
         labelled: Row numbers of the targets' labelled training rows, by domain.
         trained: What the model to evaluate was trained on, if it is not the domains and roles of this module; set it
@@ -84,6 +85,7 @@ class DomainDataModule(L.LightningDataModule):
     quantities: Sequence[str] = ()
     input_names: Sequence[str] = ()
     shared_groups: bool = False
+    group_by_length: bool = False
 
     def __init__(
         self,
@@ -267,13 +269,12 @@ class DomainDataModule(L.LightningDataModule):
         self._resumed = None
         for domain in self.eval_domains:
             trained_on = domain not in self.also_test
-            for split, needed in (
-                ("train", training and trained_on),
-                ("val", (training or stage == "validate") and trained_on),
-                ("test", training or stage in ("test", "predict")),
-            ):
-                if needed:
-                    self._domain(domain, split)  # type: ignore[arg-type]
+            if training and trained_on:
+                self._domain(domain, "train")
+            if (training or stage == "validate") and trained_on:
+                self._domain(domain, "val")
+            if training or stage in ("test", "predict"):
+                self._domain(domain, "test")
         if training:
             check_budgets(self.budgets, self.splits, type(self).__name__)
             check_sides(self._sides(), self.batch_size, self._ranks()[1], self._batches_a_step())
@@ -290,13 +291,12 @@ class DomainDataModule(L.LightningDataModule):
                 "trainer.overfit_batches repeats batches, and here every batch is drawn anew: leave it out, and lower "
                 "trainer.limit_train_batches or the data instead"
             )
-        sides = self._sides()
-        source, target = (SideRows(sides[role]) if role in sides else None for role in ("source", "target"))
+        sides = {role: SideRows(parts, self.group_by_length) for role, parts in self._sides().items()}
         # A trainer that asks again in the middle of its run (reload_dataloaders_every_n_epochs) goes on in the order.
         going_on = self.trainer is not None and self.trainer.current_epoch > 0 and self._loader is not None
         position = self._loader.position if going_on and self._loader is not None else 0
-        spread = (*self._ranks(), self.num_workers, self._batches_a_step())
-        self._loader = TrainLoader(source, target, self.batch_size, run_seed(self.trainer), *spread)
+        spread = (self.batch_size, run_seed(self.trainer), *self._ranks(), self.num_workers, self._batches_a_step())
+        self._loader = TrainLoader(sides.get("source"), sides.get("target"), *spread)
         self._loader.position = position
         if self._resumed is not None:
             self._loader.load_state_dict(self._resumed)

@@ -51,7 +51,7 @@ def eval_loader(
     persistent: bool = False,
     shuffled: bool = False,
 ) -> RowLoader:
-    """Return a loader of this rank's share of all rows, each once.
+    """Return a loader of this rank's share of all rows, each once; the longest come first where rows have lengths.
 
     Args:
         rows: The data.
@@ -62,7 +62,12 @@ def eval_loader(
         persistent: Keep the workers between passes.
         shuffled: Give the rows in a random order, always the same one.
     """
-    sampler = EvalRows(len(rows), rank, world, shuffled)
+    order = None
+    if shuffled:
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    elif rows.lengths is not None:  # the least padding, and too little memory shows at once
+        order = rows.lengths.argsort(stable=True, descending=True)
+    sampler = EvalRows(len(rows), rank, world, order)
     return _row_loader(
         rows, num_workers, batch_size=batch_size, sampler=sampler, persistent_workers=persistent and num_workers > 0
     )
@@ -152,9 +157,8 @@ class TrainLoader:
         assert rows is not None
         # Two streams of one seed: sides of equal size must not be drawn in the same order.
         seed = mix(self.seed, list(self.sides).index(side))
-        return TrainBatches(
-            len(rows), self.batch_size, seed, self.rank, self.world, start=self.position, accumulate=self.accumulate
-        )
+        spread = self.rank, self.world, self.position, self.accumulate
+        return TrainBatches(len(rows), self.batch_size, seed, *spread, order=rows.order)
 
     def _stream(self, side: str) -> Iterator[Samples]:
         rows = self.sides[side]

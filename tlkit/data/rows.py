@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
 
 from tlkit.data.checks import check_values
+from tlkit.data.order import by_length
+from tlkit.distributed import Order
 from tlkit.errors import DataError
 from tlkit.types import Samples, Split, map_tensors
 
 __all__ = ["DomainRows", "Draw", "SideRows", "TensorRows", "mix", "row_draws"]
 
+_CHECKED = 8192  # rows that are checked at once: a copy of all of them might not fit
 _DRAWS = 8  # random numbers that a row may use in a pass
 
 
@@ -106,7 +110,8 @@ class DomainRows(Dataset[Any]):
     is read, and each row is read with random generators seeded by ``(seed, pass, domain, row)``: augmentation is the
     same with any number of workers or ranks, and the caller's generators are left as they were. A data set that reads a
     whole batch faster defines ``seeded_batch(rows, key)``: it returns ``x`` and ``y`` of ``(B,)`` row numbers, and
-    draws what is random in a row from ``key`` and the row's number alone.
+    draws what is random in a row from ``key`` and the row's number alone. One whose rows have a length each, such as
+    texts, has it in ``row_lengths``, ``(N,)``.
 
     Args:
         name: Name of the domain.
@@ -139,9 +144,16 @@ class DomainRows(Dataset[Any]):
                 raise DataError(f"domain {name!r}: a data set has rows (x, y), got {len(self._base.tensors)} tensors")
             self._tensors = TensorRows(*self._base.tensors)
         if self._tensors is not None:
-            everything = torch.arange(len(self._tensors)) if self._rows is None else self._rows
-            x, y = self._tensors.rows(everything)
-            check_values(name, split, x, y if labels else None, num_classes)
+            for start in range(0, self._size, _CHECKED):
+                rows = torch.arange(start, min(start + _CHECKED, self._size))
+                x, y = self._tensors.rows(rows if self._rows is None else self._rows[rows])
+                check_values(name, split, x, y if labels else None, num_classes, rows)
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """``(N,)`` length of each row; None if rows have none."""
+        lengths: Tensor | None = getattr(self._base, "row_lengths", None)
+        return lengths if lengths is None or self._rows is None else lengths[self._rows]
 
     def __len__(self) -> int:
         return self._size
@@ -192,6 +204,7 @@ class SideRows(Dataset[Any]):
 
     Args:
         parts: The domains.
+        by_length: Let a step of training have rows of about the same length, where rows have lengths.
 
     Example:
         >>> data = TensorDataset(torch.arange(4.0)[:, None], torch.tensor([0, 1, 0, 1]))
@@ -201,9 +214,21 @@ class SideRows(Dataset[Any]):
         ([2.0, 1.0, 0.0], [1, 0, 0], [2, 1, -1])
     """
 
-    def __init__(self, parts: Sequence[DomainRows]) -> None:
-        self.parts = list(parts)
+    def __init__(self, parts: Sequence[DomainRows], by_length: bool = False) -> None:
+        self.parts, self.by_length = list(parts), by_length
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """``(N,)`` length of each row; None if rows of a domain have none."""
+        found = [lengths for part in self.parts if (lengths := part.lengths) is not None]
+        return torch.cat(found) if len(found) == len(self.parts) else None
+
+    @property
+    def order(self) -> Order | None:
+        """What makes the order of a pass of training; None for chance alone."""
+        lengths = self.lengths if self.by_length else None
+        return None if lengths is None else partial(by_length, lengths)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

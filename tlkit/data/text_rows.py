@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from tlkit.data.base import DomainDataModule
 from tlkit.data.rows import TensorRows
 from tlkit.data.splits import Rows, divide, generator
-from tlkit.data.tokens import tokenize
+from tlkit.data.tokens import TokenRows, tokenize
 from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.notes import say
@@ -68,8 +68,11 @@ class TextModule(DomainDataModule):
     Args:
         tokenizer: What makes tokens, for a :class:`~tlkit.backbones.TransformersBackbone` of the same name: a folder, a
             name of the hub, or ``package:<name>``. Rows are mappings of ``input_ids`` and ``attention_mask``, each
-            batch cut to its longest text. Tokens are kept on disk (:func:`tlkit.data.tokens.cache_folder`).
+            batch cut to its longest text. Tokens are kept on disk (:func:`tlkit.data.tokens.tokenize`).
         max_length: Number of tokens at which a text is cut.
+        group_by_length: Put texts of about the same length into a training step, which saves padding. The lengths of
+            the two sides of a step are then drawn apart from each other, and a loss that aligns the sides sees that
+            too: best for ``adaptation: []``. Texts are always sorted by length to be evaluated.
         words: Instead of ``tokenizer``: rows are float32 vectors, the TF-IDF of that many most frequent words. They are
             fitted on the training rows of the sources and, unlabelled, of the targets.
         bigrams: Count pairs of neighbouring words among the ``words`` too.
@@ -91,6 +94,7 @@ class TextModule(DomainDataModule):
         self,
         tokenizer: str | None = None,
         max_length: int = 128,
+        group_by_length: bool = False,
         words: int | None = None,
         bigrams: bool = False,
         protocol: Literal["inductive", "transductive"] = "inductive",
@@ -108,6 +112,8 @@ class TextModule(DomainDataModule):
             raise DataError(f"words must be at least 1, got {words}")
         if bigrams and words is None:
             raise DataError("bigrams goes with words, and tokenizer is given: leave it out")
+        if group_by_length and tokenizer is None:
+            raise DataError("group_by_length goes with tokenizer, bags of words have one length: leave it out")
         if protocol not in ("inductive", "transductive"):
             raise DataError(f"protocol must be 'inductive' or 'transductive', got {protocol!r}")
         if protocol == "transductive" and (labelled := [name for name in self.targets if name in self.budgets]):
@@ -116,9 +122,9 @@ class TextModule(DomainDataModule):
                 "its rows: set protocol: inductive, which holds test rows out"
             )
         self.tokenizer, self.max_length, self.words, self.bigrams = tokenizer, max_length, words, bigrams
-        self.protocol = protocol
+        self.group_by_length, self.protocol = group_by_length, protocol
         self._texts: dict[str, Texts] = {}
-        self._rows: dict[str, TensorRows] = {}
+        self._rows: dict[str, TokenRows | TensorRows] = {}
 
     def read(self, domain: str) -> Texts:
         """Return all texts of a domain, duplicates among them."""
@@ -145,11 +151,11 @@ class TextModule(DomainDataModule):
             texts = self.texts(domain)
             y = torch.from_numpy(label_numbers(texts.labels, self.classes))
             if self.tokenizer is not None:
-                x: Any = tokenize(texts.texts, self.tokenizer, self.max_length, domain)
+                self._rows[domain] = TokenRows(tokenize(texts.texts, self.tokenizer, self.max_length, domain), y)
             else:
                 x = torch.from_numpy(self._vectorizer.transform(texts.texts).toarray())
-            self._rows[domain] = TensorRows(x, y)
-        return Subset(self._rows[domain], rows.tolist())
+                self._rows[domain] = TensorRows(x, y)
+        return Subset(self._rows[domain], rows)  # type: ignore[arg-type]  # an array, not a list: an eighth of it
 
     @property
     def vocabulary(self) -> list[str]:

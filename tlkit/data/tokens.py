@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import zlib
@@ -16,30 +15,92 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tlkit.backbones.packaged import model_folder
+from tlkit.data.spool import Spool, cache_folder
 from tlkit.errors import BackboneError, DataError
 from tlkit.notes import say
 
-__all__ = ["cache_folder", "tokenize"]
+__all__ = ["TokenRows", "Tokens", "tokenize"]
 
-_FORMAT = 1  # of the files in the cache
+_FORMAT = 2  # of the files in the cache
 _BATCH = 1000
 _SUMS = "sums.json"
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def cache_folder() -> Path:
-    """Return where tokens are kept: ``$XDG_CACHE_HOME/tlkit/tokens``, else ``~/.cache/tlkit/tokens``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tlkit" / "tokens"
+class Tokens:
+    """The token numbers of texts, one text after the other, without padding.
+
+    Args:
+        arrays: ``input_ids``, ``(S,)``, the tokens of all texts; ``ends``, ``(N,)``, where each text ends in them; and
+            maybe ``token_type_ids``, ``(S,)``.
+        pad: The token that fills the texts of a batch up.
+
+    Example:
+        >>> tokens = Tokens({"input_ids": np.array([5, 6, 7]), "ends": np.array([2, 3])}, pad=0)
+        >>> tokens.batch(torch.tensor([1, 0]))
+        {'input_ids': tensor([[7, 0],
+                [5, 6]]), 'attention_mask': tensor([[1, 0],
+                [1, 1]])}
+    """
+
+    def __init__(self, arrays: Arrays, pad: int) -> None:
+        self.ends = torch.from_numpy(arrays["ends"])
+        self.lengths = self.ends.diff(prepend=torch.zeros(1, dtype=torch.int64))
+        self._fill = {key: pad if key == "input_ids" else 0 for key in arrays if key != "ends"}
+        self._arrays = {key: arrays[key] for key in self._fill}
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return ``(B, T)`` int64 tokens and attention mask of ``(B,)`` texts, filled up to the longest of them."""
+        lengths = self.lengths[rows, None]
+        place = torch.arange(int(lengths.max()))
+        mask = place < lengths
+        where = (self.ends[rows, None] - lengths + place)[mask].numpy()
+        batch = {}
+        for key, fill in self._fill.items():
+            values = torch.full(mask.shape, fill)
+            values[mask] = torch.from_numpy(self._arrays[key][where].astype(np.int64))
+            batch[key] = values
+        return {**batch, "attention_mask": mask.long()}
 
 
-def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -> dict[str, Tensor]:
-    """Return token numbers and attention mask of texts, ``(N, T)`` int64, padded on the right to the longest of them.
+class TokenRows(Dataset[Any]):
+    """Texts as tokens, and their labels; each batch is as long as its longest text.
 
-    They are kept in :func:`cache_folder` under a hash of the texts, the tokenizer and ``max_length``, and mapped into
-    memory from there. Several processes may do so at once. What is damaged there is worked out again.
+    Args:
+        tokens: The texts.
+        y: ``(N,)`` labels.
+
+    Attributes:
+        row_lengths: ``(N,)`` number of tokens of each text.
+    """
+
+    def __init__(self, tokens: Tokens, y: Tensor) -> None:
+        self.tokens, self.y, self.row_lengths = tokens, y, tokens.lengths
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, row: int) -> tuple[dict[str, Tensor], Tensor]:
+        return {key: value[0] for key, value in self.tokens.batch(torch.tensor([row])).items()}, self.y[row]
+
+    def seeded_batch(self, rows: Tensor, key: tuple[int, ...]) -> tuple[dict[str, Tensor], Tensor]:
+        """Return tokens and labels of ``(B,)`` rows; nothing is random in them."""
+        return self.tokens.batch(rows), self.y[rows]
+
+
+def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -> Tokens:
+    """Return the tokens of texts.
+
+    They are kept in the folder ``tokens`` of :func:`~tlkit.data.spool.cache_folder` under a hash of the texts, the
+    tokenizer and ``max_length``, 4 bytes a token, and mapped into memory from there. Several processes may do so at
+    once. What is damaged there is worked out again.
     ``token_type_ids`` are among them where they are not all zero, which is what models take for granted.
 
     Args:
@@ -53,16 +114,16 @@ def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -
     """
     encoder = _tokenizer(tokenizer, max_length)
     key = _key(texts, encoder, max_length)
-    folder = cache_folder() / key
+    folder = cache_folder() / "tokens" / key
     arrays = _read(folder, name) if folder.exists() else None
     if arrays is None:
         arrays = _encode(texts, encoder, max_length)
-        cut = float((arrays["attention_mask"].sum(1) == max_length).mean())
+        cut = float((np.diff(arrays["ends"], prepend=0) == max_length).mean())
         if cut:
             say(f"{name}: {cut:.0%} of {len(texts)} texts fill all {max_length} tokens, longer ones are cut")
         if _write(arrays, folder):
             arrays = _read(folder, name) or arrays
-    return {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return Tokens(arrays, encoder.pad_token_id or 0)
 
 
 def _tokenizer(name: str, max_length: int) -> Any:
@@ -99,22 +160,18 @@ def _key(texts: Sequence[str], encoder: Any, max_length: int) -> str:
 
 
 def _encode(texts: Sequence[str], encoder: Any, max_length: int) -> Arrays:
-    found: dict[str, list[list[int]]] = {}
+    spools = {key: Spool(np.int32) for key in ("input_ids", "token_type_ids")}
+    lengths: list[NDArray[np.int64]] = []
+    typed = False
     for start in range(0, len(texts), _BATCH):
         batch = encoder(list(texts[start : start + _BATCH]), truncation=True, max_length=max_length)
-        for key in ("input_ids", "attention_mask", "token_type_ids"):
-            found.setdefault(key, []).extend(batch.get(key, []))
-    width = max(map(len, found["input_ids"]))
-    fill = {"input_ids": encoder.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
-    arrays = {}
-    for key, rows in found.items():
-        array = np.full((len(rows), width), fill[key], np.int64)
-        for number, row in enumerate(rows):
-            array[number, : len(row)] = row
-        arrays[key] = array
-    if not arrays["token_type_ids"].any():
-        del arrays["token_type_ids"]
-    return arrays
+        lengths.append(np.array([len(row) for row in batch["input_ids"]], np.int64))
+        for key, spool in spools.items():
+            found = np.fromiter((number for row in batch.get(key, ()) for number in row), np.int32)
+            spool.add(found)
+            typed |= key == "token_type_ids" and bool(found.any())
+    arrays = {key: spool.array() for key, spool in spools.items() if typed or key == "input_ids"}
+    return {**arrays, "ends": np.concatenate(lengths).cumsum()}
 
 
 def _read(folder: Path, name: str) -> Arrays | None:
@@ -123,7 +180,8 @@ def _read(folder: Path, name: str) -> Arrays | None:
         sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
         # Copy on write, since torch takes no array that cannot be written; nothing ever is.
         arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="c") for key in sums}
-        whole = all(zlib.crc32(array.data) == sums[key] for key, array in arrays.items()) and "input_ids" in arrays
+        whole = all(zlib.crc32(array.data) == sums[key] for key, array in arrays.items())
+        whole &= {"input_ids", "ends"} <= arrays.keys()
     except Exception:  # what numpy raises on damaged files is written down nowhere
         whole = False
     if whole:
