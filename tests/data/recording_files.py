@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from tlkit.data.windowed import WindowedDomains
 
 FIVE = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 SIX = ("bike", "sit", "stand", "walk", "stairsup", "stairsdown")
+
+
+def windows_of(data: WindowedDomains, domain: str) -> Tensor:
+    """All windows of a domain, ``(N, C, length)``, as they are read to evaluate."""
+    windows = data._windows(domain).x
+    return windows.read(torch.arange(len(windows)))
 
 
 def waves(random: np.random.Generator, samples: int, channels: int, pace: float) -> np.ndarray:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.data.recording_files import SIX, hhar
+from tests.data.recording_files import SIX, hhar, windows_of
 from tlkit.data import HHAR, Windowing
 from tlkit.errors import DataError
 
@@ -25,7 +25,7 @@ def make(root, sources=("nexus4",), targets=("s3",), windows=SMALL, **arguments)
 
 def test_samples_are_put_in_the_order_of_time(root):
     data = make(root)
-    values = data._windows("nexus4").x[0]
+    values = windows_of(data, "nexus4")[0]
     rows = [line.split(",") for line in (root / "Phones_accelerometer.csv").read_text().splitlines()[1:]]
     mine = sorted((row for row in rows if row[6] == "a" and row[8] == "nexus4_1"), key=lambda row: int(row[1]))
     seconds = (np.array([int(row[1]) for row in mine]) - int(mine[0][1])) / 1000

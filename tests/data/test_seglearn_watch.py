@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.recording_files import windows_of
 from tlkit.data import SeglearnWatch, Signals
 from tlkit.errors import DataError
 
@@ -20,7 +21,7 @@ def watch():
 def test_the_first_half_trains_and_the_second_half_tests(watch):
     data = SeglearnWatch(["side0"], ["side1"])
     data.setup()
-    names, windows = data.row_names("side1"), data._windows("side1").x
+    names, windows = data.row_names("side1"), windows_of(data, "side1")
     for split, from_half in (("train", False), ("test", True)):
         for row in data.splits["side1"][split][::40]:
             recording, start = names[row].split("@")

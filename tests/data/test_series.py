@@ -10,8 +10,9 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from tests.data.recording_files import series_table
-from tlkit.data import DomainDataModule, HoldOut, SeriesColumns, SeriesDomains, Signals, Windowing
+from tests.data.recording_files import series_table, windows_of
+from tlkit.data import DomainDataModule, HoldOut, SeriesColumns, SeriesDomains, Signals, Windowing, series
+from tlkit.data.series_files import SeriesTable
 from tlkit.errors import DataError
 
 SMALL = Windowing(rate=10, length=8, stride=4)
@@ -160,15 +161,15 @@ def test_standardisation(folder):
     for number, path in enumerate(sorted(folder.glob("*/*.csv"))):
         write(path, ["walk"] * 20 + ["rest"] * 20, values=5 + 3 * number + np.sin(np.arange(40)) * (1 + number))
     by_recording = make(folder, signals=Signals(standardize="recording"))
-    rows = by_recording._windows("phone").x
+    rows = windows_of(by_recording, "phone")
     torch.testing.assert_close(rows[:9], rows[9:18], rtol=1e-4, atol=1e-4)  # an offset and a scale are gone
     assert abs(float(rows[0:9:2, 0].mean())) < 0.05
     raw, by_domain = (make(folder, signals=Signals(standardize=kind)) for kind in ("none", "domain"))
     for domain in ("phone", "watch"):
-        x = raw._windows(domain).x
+        x = windows_of(raw, domain)
         known = np.setdiff1d(np.arange(len(x)), raw.splits[domain]["test"])
         mean, deviation = x[known].mean((0, 2), keepdim=True), x[known].std((0, 2), correction=0, keepdim=True)
-        torch.testing.assert_close(by_domain._windows(domain).x, (x - mean) / deviation, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(windows_of(by_domain, domain), (x - mean) / deviation, rtol=1e-4, atol=1e-4)
 
 
 def test_the_test_half_does_not_reach_the_standardised_training_half(folder):
@@ -177,7 +178,7 @@ def test_the_test_half_does_not_reach_the_standardised_training_half(folder):
         write(path, ["walk"] * 20 + ["rest"] * 20, values=[*range(32), *([1000] * 8)])
     again = make(folder, split_by="time", signals=Signals(standardize="recording"))
     for split, same in (("train", True), ("test", False)):
-        one, two = (data._windows("watch").x[data.splits["watch"][split]] for data in (plain, again))
+        one, two = (windows_of(data, "watch")[data.splits["watch"][split]] for data in (plain, again))
         assert torch.equal(one, two) == same
 
 
@@ -257,7 +258,7 @@ def test_random_turns_are_for_training_alone(tmp_path):
     plain = make(tmp_path, columns, ["hip"], ["wrist"], windows)
     batch = next(iter(data.train_dataloader())).source
     rows = data.splits["hip"]["train"][batch.index]
-    raw = plain._windows("hip").x[rows]
+    raw = windows_of(plain, "hip")[rows]
     assert not torch.allclose(batch.x, raw, atol=0.1)
     torch.testing.assert_close(batch.x.norm(dim=1), raw.norm(dim=1))
     for one, two in zip(data.test_dataloader(), plain.test_dataloader(), strict=True):
@@ -271,6 +272,19 @@ def test_tables_are_let_go_once_the_windows_are_made(folder):
     assert data.domain_classes("watch") == ["rest", "walk"]  # without reading again
     data.setup("test")
     assert not data._tables
+
+
+def test_tables_that_are_too_large_to_keep_are_read_again(folder, monkeypatch):
+    wanted = make(folder)
+    read = []
+    monkeypatch.setattr(series, "_KEPT", 700)  # two tables of 40 samples of 2 channels, 320 bytes each
+    monkeypatch.setattr(series, "SeriesTable", lambda path, *rest: read.append(path) or SeriesTable(path, *rest))
+    data = make(folder)
+    files = sorted(folder.glob("*/*.csv"))
+    assert sorted(set(read)) == files
+    assert len(read) == 2 * len(files)  # once for the classes, once for the windows
+    for domain in ("phone", "watch"):
+        assert torch.equal(windows_of(data, domain), windows_of(wanted, domain))
 
 
 def test_the_recipe_of_the_documentation(tmp_path, monkeypatch):
@@ -308,7 +322,7 @@ def test_time_divides_a_recording_at_one_moment_whatever_its_gaps(tmp_path):
             (tmp_path / device / f"{name}.csv").write_text("\n".join(["t,x,y,label", *lines]) + "\n")
     data = make(tmp_path, split_by="time", hold_out=HoldOut(test_fraction=0.25))
     rows = data.splits["watch"]
-    x = data._windows("watch").x[:, 0]  # the first channel counts the samples
+    x = windows_of(data, "watch")[:, 0]  # the first channel counts the samples
     assert x[rows["train"]].max() < 60 <= x[rows["test"]].min()
     assert len(rows["test"]) == 2 * 4
 
@@ -325,5 +339,5 @@ def test_pieces_that_may_be_tested_do_not_reach_the_standardised_others(folder):
         write(path, ["walk"] * 20 + ["rest"] * 20, values=values)
     again = make(folder, windows=windows, signals=Signals(standardize="recording"))
     for split, same in (("train", True), ("test", False)):
-        one, two = (data._windows("watch").x[data.splits["watch"][split]] for data in (plain, again))
+        one, two = (windows_of(data, "watch")[data.splits["watch"][split]] for data in (plain, again))
         assert torch.equal(one, two) == same

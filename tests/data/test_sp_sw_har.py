@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.recording_files import FIVE, sp_sw_har
+from tests.data.recording_files import FIVE, sp_sw_har, windows_of
 from tlkit.data import SPSWHAR, Signals, Windowing
 from tlkit.data import sp_sw_har as module
 from tlkit.errors import DataError
@@ -77,7 +77,7 @@ def test_turned_phones_look_alike_by_their_magnitudes(root, tmp_path):
         other.parent.mkdir(parents=True, exist_ok=True)
         other.write_text("\n".join([head, *(",".join(row) for row in turned)]) + "\n")
     again = make(tmp_path, ["phone"], signals=Signals(channels="magnitude", standardize="recording"))
-    torch.testing.assert_close(plain._windows("phone").x, again._windows("phone").x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(windows_of(plain, "phone"), windows_of(again, "phone"), rtol=1e-4, atol=1e-4)
 
 
 def test_a_person_with_too_few_recordings_to_be_tested(root, tmp_path):
@@ -134,6 +134,6 @@ def test_the_real_files(tlkit_data):
     assert sizes["s08-s14/phone"]["train"] == 701
     counts = np.bincount(data._windows("s08-s14/phone").y, minlength=5)
     assert counts.tolist() == [14, 85, 668, 105, 113]
-    x = data._windows("s01-s07/phone").x
+    x = windows_of(data, "s01-s07/phone")
     assert 9 < float(x[:, :3].norm(dim=1).mean()) < 11  # gravity, in m/s2
     assert not data.left_out

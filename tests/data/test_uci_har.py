@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.recording_files import uci_har
+from tests.data.recording_files import uci_har, windows_of
 from tlkit.data import UCIHAR, Signals, Windowing
 from tlkit.data import uci_har as module
 from tlkit.errors import DataError
@@ -37,7 +37,7 @@ def test_whole_recordings_give_the_published_windows_and_labels(root):
     data = make(root, windows=Windowing(longest=None))
     for domain, part in (("s01", "train"), ("s02", "test")):
         x, y = published(root, part)
-        torch.testing.assert_close(data._windows(domain).x, x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(windows_of(data, domain), x, rtol=1e-4, atol=1e-4)
         assert torch.equal(data._windows(domain).y, y)
     assert len({name.split("@")[0] for name in data.row_names("s01")}) == 6
 
@@ -63,7 +63,7 @@ def test_no_two_splits_share_a_sample(root):
                 assert seen.setdefault((recording, sample), split) == split
     assert len(set(pieces.tolist())) == 12  # 960 samples a recording: 11 windows, then 2
     published_windows, _ = published(root, "train")
-    here = data._windows("s01").x
+    here = windows_of(data, "s01")
     distance = (here[:, None] - published_windows[None]).abs().amax((2, 3)).amin(1)
     assert distance.max() < 1e-4  # the windows of the pieces are published ones
 

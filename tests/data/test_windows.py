@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from tlkit.data.windows import Windowing, cut, majority, merge_equal, resample, starts, stretches
+from tlkit.data.window_rows import Windows
+from tlkit.data.windows import Windowing, majority, merge_equal, resample, starts, stretches
 from tlkit.errors import DataError
 
 
@@ -65,9 +67,10 @@ def test_windows_are_the_slices_that_a_loop_would_take():
     values = np.random.default_rng(0).standard_normal((103, 4))
     for length, stride in ((10, 3), (103, 1), (2, 50)):
         expected = [values[s : s + length].T for s in range(0, len(values) - length + 1, stride)]
-        np.testing.assert_array_equal(cut(values, length, stride), np.stack(expected))
-        assert len(starts(len(values), length, stride)) == len(expected)
-    assert cut(values, 104, 1).shape == (0, 4, 104)
+        windows = Windows(values, starts(len(values), length, stride), length)
+        np.testing.assert_array_equal(windows.read(torch.arange(len(windows))), np.stack(expected))
+        assert len(windows) == len(expected)
+    assert len(starts(103, 104, 1)) == 0
 
 
 def test_the_majority_is_that_of_a_loop():

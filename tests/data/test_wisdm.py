@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.data.recording_files import wisdm
+from tests.data.recording_files import windows_of, wisdm
 from tlkit.data import WISDM, Windowing
 from tlkit.data import wisdm as module
 from tlkit.errors import DataError
@@ -73,7 +73,7 @@ def test_recordings_end_where_person_activity_or_time_breaks(tmp_path):
 def test_another_rate_is_resampled(tmp_path):
     wisdm(tmp_path)
     data = make(tmp_path, windows=Windowing(rate=10, length=64, stride=32, short="leave_out"))
-    assert data._windows("s01").x.shape[0] == 6 * ((500 - 64) // 32 + 1)
+    assert windows_of(data, "s01").shape[0] == 6 * ((500 - 64) // 32 + 1)
 
 
 def test_what_is_not_the_file(tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ from tlkit.types import Split
 
 __all__ = ["SeriesDomains"]
 
+_KEPT = 256 << 20  # bytes of samples of tables that are kept until their windows are made
+
 
 class SeriesDomains(WindowedDomains):
     """Windows of the recordings in a table or in a folder of tables.
@@ -138,7 +140,10 @@ class SeriesDomains(WindowedDomains):
 
     def _table(self, path: Path, label: str | None) -> SeriesTable:
         if path not in self._tables:
-            self._tables[path] = SeriesTable(path, self.columns, label)
+            table = SeriesTable(path, self.columns, label)
+            while self._tables and sum(each.values.nbytes for each in (table, *self._tables.values())) > _KEPT:
+                del self._tables[next(iter(self._tables))]  # the first that was read is read again if it is needed
+            self._tables[path] = table
         return self._tables[path]
 
     def _check_missing(self, domain: str) -> None:

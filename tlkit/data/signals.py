@@ -1,8 +1,8 @@
-"""Channels of a recording that do not depend on how a sensor is worn, and augmentation of windows."""
+"""Channels of a recording that do not depend on how a sensor is worn, and what is random in its windows."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,12 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tlkit.data.rows import row_draws
 from tlkit.errors import DataError
 
-__all__ = ["AugmentedWindows", "Signals", "Triad", "channel_names", "rotations", "scaling", "stretched", "to_channels"]
+__all__ = [
+    "Axis",
+    "Signals",
+    "Triad",
+    "channel_names",
+    "rotations",
+    "scaling",
+    "stretched",
+    "to_channels",
+    "without_zero",
+]
 
 Triad = tuple[int, int, int]
 Channels = Literal["raw", "magnitude", "raw+magnitude", "vertical"]
@@ -169,58 +177,12 @@ def _moving_mean(values: NDArray[Any], width: int) -> NDArray[np.float64]:
 def scaling(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of the columns of ``(T, C)``; 1 for the deviation of a constant column."""
     mean = values.mean(axis=0, dtype=np.float64)
-    deviation = values.std(axis=0, dtype=np.float64)
-    # A constant column in float32 has a deviation of rounding alone.
-    return mean, np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
+    return mean, without_zero(values.std(axis=0, dtype=np.float64), mean)
 
 
-class AugmentedWindows(Dataset[Any]):
-    """Windows in memory that are mirrored, turned, scaled and stretched at random, a batch at a time.
-
-    Args:
-        x: ``(N, C, T)`` windows.
-        y: ``(N,)`` labels.
-        signals: What is random.
-        triads: Channels of the three axes of each sensor.
-        gyroscopes: The places in ``triads`` of the sensors that measure turning.
-    """
-
-    def __init__(
-        self, x: Tensor, y: Tensor, signals: Signals, triads: Sequence[Triad], gyroscopes: Collection[int] = ()
-    ) -> None:
-        self.x, self.y, self.signals = x, y, signals
-        self._axes = torch.tensor(triads, dtype=torch.int64).reshape(-1)
-        self._signs = torch.ones(x.shape[1], dtype=x.dtype)
-        if signals.mirror is not None:
-            along = get_args(Axis).index(signals.mirror)
-            for place, triad in enumerate(triads):
-                # Turning is a pseudovector: a mirror keeps it along its axis and changes it along the two others.
-                changed = [axis for n, axis in enumerate(triad) if (n == along) != (place in gyroscopes)]
-                self._signs[changed] = -1
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        key = int(torch.randint(2**62, ()))
-        x, y = self.seeded_batch(torch.tensor([row]), (key,))
-        return x[0], y[0]
-
-    def seeded_batch(self, rows: Tensor, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Return windows and labels of ``(B,)`` rows, changed by what ``key`` and each row's number draw."""
-        x = self.x.index_select(0, rows)
-        draws = torch.from_numpy(row_draws(key, rows)).to(x.dtype)
-        if self.signals.mirror is not None:
-            x = torch.where(draws[:, 5, None, None] < 0.5, x * self._signs[:, None], x)
-        if self.signals.rotate:
-            vectors = x.index_select(1, self._axes).reshape(len(x), -1, 3, x.shape[2])
-            turned = torch.einsum("bij,bsjt->bsit", rotations(draws[:, :3]), vectors)
-            x = x.index_copy(1, self._axes, turned.flatten(1, 2))
-        if self.signals.scale:
-            x = x * (1 + self.signals.scale * (2 * draws[:, 3, None, None] - 1))
-        if self.signals.stretch:
-            x = stretched(x, 1 + self.signals.stretch * (2 * draws[:, 4] - 1))
-        return x, self.y.index_select(0, rows)
+def without_zero(deviation: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return standard deviations with 1 for those of constant columns, which in float32 are of rounding alone."""
+    return np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
 
 
 def rotations(draws: Tensor) -> Tensor:

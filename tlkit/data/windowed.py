@@ -16,10 +16,11 @@ from torch.utils.data import Dataset, Subset
 
 from tlkit.data.base import DomainDataModule
 from tlkit.data.recording import Recording, check_series
-from tlkit.data.rows import TensorRows
-from tlkit.data.signals import AugmentedWindows, Signals, Triad, channel_names, scaling, to_channels
+from tlkit.data.signals import Signals, Triad, channel_names, scaling, to_channels
+from tlkit.data.spool import Spool
 from tlkit.data.wearers import in_order, persons_and_devices
-from tlkit.data.windows import Windowing, cut, majority, merge_equal, resample, starts, stretches
+from tlkit.data.window_rows import WindowRows, Windows
+from tlkit.data.windows import Windowing, majority, merge_equal, resample, starts, stretches
 from tlkit.errors import DataError
 from tlkit.notes import say
 from tlkit.types import Split
@@ -35,7 +36,7 @@ class _Windows:
     """All windows of a domain.
 
     Attributes:
-        x: ``(N, C, length)`` float32.
+        x: The windows themselves, float32.
         y: ``(N,)`` class numbers; -1 if the domain has no labels.
         recording: ``(N,)`` number of the recording.
         piece: ``(N,)`` number of the piece of it.
@@ -43,7 +44,7 @@ class _Windows:
         test: ``(N,)`` whether it belongs to the test split; None if that is to be drawn.
     """
 
-    x: Tensor
+    x: Windows
     y: Tensor
     recording: NDArray[np.int64]
     piece: NDArray[np.int64]
@@ -179,9 +180,9 @@ class WindowedDomains(DomainDataModule):
         """Return the windows of one split of one domain; those to train on are augmented, if so chosen."""
         made = self._windows(domain)
         rows = self.splits[domain][split]
-        if split == "train" and self.signals.augments:
-            return Subset(AugmentedWindows(made.x, made.y, self.signals, self.triads, self.gyroscopes), rows.tolist())
-        return Subset(TensorRows(made.x, made.y), rows.tolist())
+        random = self.signals if split == "train" and self.signals.augments else None
+        every = WindowRows(made.x, made.y, random, self.triads, self.gyroscopes)
+        return Subset(every, rows)  # type: ignore[arg-type]  # an array, not a list: an eighth of it
 
     def row_names(self, domain: str) -> Sequence[str]:
         """Return the recording of each window and the second that it starts at."""
@@ -209,24 +210,25 @@ class WindowedDomains(DomainDataModule):
                 groups = np.array([self.recordings[number].person for number in made.recording])
             splits = self.split(domain, made.y.numpy(), groups=groups, test=made.test)
             if self.signals.standardize == "domain":
-                known = np.setdiff1d(np.arange(len(made.y)), splits["test"])
-                mean, deviation = scaling(made.x[known].numpy().transpose(0, 2, 1).reshape(-1, made.x.shape[1]))
-                shift, scale = (torch.from_numpy(each).float()[:, None] for each in (mean, deviation))
-                made.x = made.x.sub_(shift).div_(scale)
+                made.x.standardize(np.setdiff1d(np.arange(len(made.y)), splits["test"]))
             self._made[domain] = made
         return self._made[domain]
 
     def _make(self, domain: str) -> _Windows:
         length, stride, rate = self.windows.length, self.windows.stride, self.windows.rate
-        x, y, recording, piece, start, test = [], [], [], [], [], []
+        spool = Spool(np.float32, (len(self.channel_names),))
+        first, y, recording, piece, start, test = [], [], [], [], [], []
         left_out: list[str] = []
-        pieces = 0
+        pieces, samples = 0, 0
         for number in self._chosen(domain):
             count, longest = 0, 0
             for values, labels, second, late in self._pieces(self.recordings[number]):
                 begin = starts(len(values), length, stride)
                 longest = max(longest, len(values))
-                x.append(cut(values, length, stride))
+                if len(begin):
+                    spool.add(values)
+                    first.append(samples + begin)
+                    samples += len(values)
                 y.append(majority(labels, len(self.classes), length, stride))
                 recording.append(np.full(len(begin), number))
                 piece.append(np.full(len(begin), pieces if self.windows.longest is not None else number))
@@ -245,7 +247,7 @@ class WindowedDomains(DomainDataModule):
             )
         given = self.split_by == "time" or self.recordings[self._chosen(domain)[0]].test is not None
         return _Windows(
-            torch.from_numpy(np.concatenate(x)),
+            Windows(spool.array(), np.concatenate(first), length),
             torch.from_numpy(np.concatenate(y)),
             np.concatenate(recording),
             np.concatenate(piece),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlkit.errors import DataError
 
-__all__ = ["Windowing", "cut", "majority", "merge_equal", "resample", "starts", "stretches"]
+__all__ = ["Windowing", "majority", "merge_equal", "resample", "starts", "stretches"]
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,6 @@ def starts(size: int, length: int, stride: int) -> NDArray[np.int64]:
         array([0, 3, 6])
     """
     return np.arange(0, size - length + 1, stride)
-
-
-def cut(values: NDArray[Any], length: int, stride: int) -> NDArray[Any]:
-    """Return the windows of ``(T, C)`` values, channels first: a view of shape ``(N, C, length)``.
-
-    Example:
-        >>> cut(np.arange(5)[:, None], length=3, stride=2).tolist()
-        [[[0, 1, 2]], [[2, 3, 4]]]
-    """
-    if len(values) < length:
-        return np.empty((0, values.shape[1], length), values.dtype)
-    return np.lib.stride_tricks.sliding_window_view(values, length, axis=0)[::stride]
 
 
 def majority(labels: NDArray[Any], num_classes: int, length: int, stride: int) -> NDArray[np.int64]:
