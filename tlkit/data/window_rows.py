@@ -56,9 +56,10 @@ class Windows:
         """Subtract the mean of each channel over some windows, and divide by its standard deviation, from now on."""
         parts = [torch.from_numpy(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE)]
         count = len(rows) * self._windows.shape[2]
-        mean = sum(self.read(part).double().sum((0, 2)) for part in parts) / count
-        squares = sum((self.read(part).double() - mean[:, None]).square().sum((0, 2)) for part in parts)
-        deviation = torch.from_numpy(without_zero((squares / count).sqrt().numpy(), mean.numpy()))
+        mean = torch.stack([self.read(part).double().sum((0, 2)) for part in parts]).sum(0) / count
+        squares = [(self.read(part).double() - mean[:, None]).square().sum((0, 2)) for part in parts]
+        variance = torch.stack(squares).sum(0) / count
+        deviation = torch.from_numpy(without_zero(variance.sqrt().numpy(), mean.numpy()))
         self._shift, self._scale = (each[:, None].to(self._windows.dtype) for each in (mean, deviation))
 
 
