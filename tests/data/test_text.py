@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,18 @@ def test_texts_that_differ_in_case_and_blanks_stay_together(tmp_path):
         assert sum(len(data.splits["electronics"][split]) for split in found) == 120
         assert not found["train"] & found["val"]
         assert not (found["train"] | found["val"]) & found["test"]
+
+
+def test_one_long_text_does_not_take_its_room_for_every_other(tmp_path):
+    rows = rows_of("electronics", 300) + rows_of("dvd", 300)
+    rows[0] = ("very long " * 50_000 + "good", "positive", "electronics")
+    path = write(tmp_path / "t.csv", rows)
+    tracemalloc.start()
+    try:
+        make(path)
+        assert tracemalloc.get_traced_memory()[1] < 60e6  # 600 texts of 500,000 characters would be 1.2 GB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_source_does_not_train_on_a_text_of_the_target(tmp_path, caplog):

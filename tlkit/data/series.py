@@ -24,7 +24,7 @@ from tlkit.types import Split
 
 __all__ = ["SeriesDomains"]
 
-_KEPT = 256 << 20  # bytes of samples of tables that are kept until their windows are made
+_KEPT = 64 << 20  # bytes of samples of tables that are kept until their windows are made
 
 
 class SeriesDomains(WindowedDomains):

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Spool", "cache_folder"]
 
-_IN_MEMORY = 256 << 20  # bytes; what is larger goes to disk
+_IN_MEMORY = 64 << 20  # bytes; what is larger goes to disk
 
 
 def cache_folder() -> Path:
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
 class Spool:
     """One array, made of parts that are added one after the other and copied.
 
-    From 256 MiB on it lies in a file without a name in :func:`cache_folder`, or, where that cannot be written, in the
+    From 64 MiB on it lies in a file without a name in :func:`cache_folder`, or, where that cannot be written, in the
     system's folder for temporary files. It is gone when the array is, even if the process is killed.
 
     Args:
