@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from tlkit.data import ImageFolderDomains
-from tlkit.data.image_files import ImageDomains, _decode, check_image
+from tlkit.data.image_files import ImageDomains, check_image, decode
 from tlkit.errors import DataError
 
 
@@ -110,13 +110,13 @@ def test_what_is_refused(root, tmp_path):
 def test_sixteen_bits_are_divided_not_cut_off_and_cameras_are_turned(tmp_path):
     ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    seen = np.asarray(_decode(tmp_path / "deep.png"))[..., 0]
+    seen = np.asarray(decode(tmp_path / "deep.png"))[..., 0]
     assert np.array_equal(seen, ramp >> 8)
     Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match="levels of 32 bits"):
-        _decode(tmp_path / "float.tiff")
+        decode(tmp_path / "float.tiff")
     wide = Image.new("RGB", (16, 8))
     exif = wide.getexif()
     exif[274] = 6  # the camera was held upright
     wide.save(tmp_path / "turned.jpg", exif=exif)
-    assert _decode(tmp_path / "turned.jpg").size == (8, 16)
+    assert decode(tmp_path / "turned.jpg").size == (8, 16)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, get_worker_info
 
@@ -22,7 +23,17 @@ from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.types import Split
 
-__all__ = ["EXTENSIONS", "ImageDomains", "ImageRows", "Listing", "check_image"]
+__all__ = [
+    "EXTENSIONS",
+    "ImageDomains",
+    "ImageRows",
+    "Listing",
+    "check_image",
+    "check_image_size",
+    "decode",
+    "looks_whole",
+    "shrunk",
+]
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # How whole files begin and end: JPEG, PNG.
@@ -85,9 +96,7 @@ class ImageDomains(DomainDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(sources=sources, targets=targets, **kwargs)
-        if image_size < 8:
-            raise DataError(f"image_size must be at least 8 pixels, got {image_size}")
-        self.image_size, self.augment, self.cache = image_size, check_augment(augment), cache
+        self.image_size, self.augment, self.cache = check_image_size(image_size), check_augment(augment), cache
         self._listings: dict[str, Listing] = {}
         self._stores: dict[str, _Store] = {}
 
@@ -173,29 +182,67 @@ class _Store:
         return self.kept[row]
 
     def _open(self, row: int) -> NDArray[np.uint8]:
-        image = _decode(self.paths[row])
-        width, height = image.size
-        shorter = min(width, height)
-        size = int(self.short * width / shorter), int(self.short * height / shorter)
-        return np.ascontiguousarray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1))
+        return shrunk(decode(self.paths[row]), self.short)
 
 
-def _decode(path: Path) -> Image.Image:
+def check_image_size(size: int) -> int:
+    """Return ``size`` if images can be of so many pixels.
+
+    Raises:
+        DataError: If they cannot.
+    """
+    if size < 8:
+        raise DataError(f"image_size must be at least 8 pixels, got {size}")
+    return size
+
+
+def shrunk(image: Image.Image, short: int) -> NDArray[np.uint8]:
+    """Return ``(3, H, W)`` bytes of an image resized so that its shorter side is ``short``."""
+    width, height = image.size
+    shorter = min(width, height)
+    size = int(short * width / shorter), int(short * height / shorter)
+    return np.ascontiguousarray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)).transpose(2, 0, 1))
+
+
+def decode(file: Path | bytes, name: str = "", cure: str = "replace or delete the file") -> Image.Image:
+    """Return an image in RGB, upright.
+
+    Args:
+        file: The file, or what it holds.
+        name: What a user knows it by, if it is no file.
+        cure: What to do about one that cannot be read.
+
+    Raises:
+        DataError: If it cannot be read, with its name.
+    """
+    name = name or str(file)
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255, and not divide them
                 levels = np.asarray(image, np.uint16) >> 8
                 return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
                 raise DataError(
-                    f"the image {path} has levels of 32 bits, whose range is not known: convert it to 8 or 16 bits"
+                    f"the image {name} has levels of 32 bits, whose range is not known: convert it to 8 or 16 bits"
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
     # What Pillow raises on broken files, and on those so large that they might be an attack.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"cannot read the image {path}: {error}; replace or delete the file") from error
+        reason = "it is none" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"cannot read the image {name}: {reason}; {cure}") from error
+
+
+def looks_whole(start: bytes, end: bytes) -> bool:
+    """Return whether a file is a JPEG or PNG that is not cut off, as far as its first and last bytes tell.
+
+    Args:
+        start: Its first 8 bytes.
+        end: Its last 64 bytes.
+    """
+    end = end.rstrip(b"\0")  # some cameras pad
+    return any(start.startswith(first) and end.endswith(last) for first, last in _ENDS)
 
 
 def check_image(path: Path) -> None:
@@ -208,10 +255,10 @@ def check_image(path: Path) -> None:
         with path.open("rb") as file:
             start, size = file.read(8), file.seek(0, 2)
             file.seek(max(size - 64, 0))
-            end = file.read().rstrip(b"\0")  # some cameras pad
+            end = file.read()
     except OSError as error:
         raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
     if size == 0:
         raise DataError(f"the image {path} is empty (0 bytes); replace or delete the file")
-    if not any(start.startswith(first) and end.endswith(last) for first, last in _ENDS):
-        _decode(path)
+    if not looks_whole(start, end):
+        decode(path)
