@@ -14,6 +14,7 @@ from tests.data.image_sets import colour_digits, domainnet, image_table, office3
 from tests.data.medical_files import chest_xray, medmnist, oct_scans
 from tests.data.recording_files import hhar, series_table, sp_sw_har, uci_har, wisdm
 from tests.data.scan_files import office, ujiindoorloc, ujilibrary
+from tests.data.shard_sets import array_shards, image_shards
 from tests.data.text_files import amazon_reviews, text_table
 from tlkit.data import (
     HHAR,
@@ -23,12 +24,14 @@ from tlkit.data import (
     UCIHAR,
     WISDM,
     AmazonReviews,
+    ArrayShardDomains,
     ChestXRay,
     Digits,
     DomainDataModule,
     DomainNet,
     FingerprintDomains,
     ImageFolderDomains,
+    ImageShardDomains,
     ImageTableDomains,
     MedMNIST,
     Office31,
@@ -106,6 +109,8 @@ SETTINGS = [
     Setting(Digits, "svhn", "mnist_m", {"channels": 3}, write=colour_digits),
     Setting(ImageFolderDomains, "photo", "sketch", {"image_size": 16}, write=image_folders),
     Setting(ImageFolderDomains, "sketch", "photo", {"image_size": 16, "augment": "strong"}, write=image_folders),
+    Setting(ImageShardDomains, "photo", "sketch", {"image_size": 16}, write=image_shards),
+    Setting(ArrayShardDomains, "left", "right", {"window": 2}, write=array_shards),
     Setting(ImageTableDomains, "north", "south", {"image_size": 16}, write=image_table),
     Setting(Office31, "amazon", "webcam", {"image_size": 16}, write=office31),
     Setting(OfficeHome, "Art", "Real World", {"image_size": 16}, write=office_home),

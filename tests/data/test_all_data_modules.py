@@ -30,7 +30,8 @@ def ready(setting: Setting, folder: Path, **overrides: Any) -> DomainDataModule:
 
 def test_every_public_data_module_is_in_the_table() -> None:
     public = [getattr(tlkit.data, name) for name in tlkit.data.__all__]
-    modules = {each for each in public if issubclass(each, DomainDataModule)} - {DomainDataModule}
+    classes = {each for each in public if isinstance(each, type)}
+    modules = {each for each in classes if issubclass(each, DomainDataModule)} - {DomainDataModule}
     assert modules == {setting.module for setting in SETTINGS}
 
 

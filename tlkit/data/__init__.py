@@ -12,6 +12,9 @@ from tlkit.data.rows import TensorRows
 from tlkit.data.seglearn_watch import SeglearnWatch
 from tlkit.data.series import SeriesDomains
 from tlkit.data.series_files import SeriesColumns
+from tlkit.data.shard_scan import index_shards
+from tlkit.data.shard_writer import ShardSample, write_domain, write_shards
+from tlkit.data.shards import ArrayShardDomains, ImageShardDomains
 from tlkit.data.signals import Signals
 from tlkit.data.sp_sw_har import SPSWHAR
 from tlkit.data.splits import HoldOut
@@ -31,6 +34,7 @@ __all__ = [
     "UCIHAR",
     "WISDM",
     "AmazonReviews",
+    "ArrayShardDomains",
     "ChestXRay",
     "Digits",
     "DomainDataModule",
@@ -39,6 +43,7 @@ __all__ = [
     "FingerprintTable",
     "HoldOut",
     "ImageFolderDomains",
+    "ImageShardDomains",
     "ImageTableDomains",
     "MedMNIST",
     "Office31",
@@ -46,6 +51,7 @@ __all__ = [
     "SeglearnWatch",
     "SeriesColumns",
     "SeriesDomains",
+    "ShardSample",
     "Signals",
     "TensorRows",
     "TextDomains",
@@ -53,4 +59,7 @@ __all__ = [
     "UJILibrary",
     "VisDA2017",
     "Windowing",
+    "index_shards",
+    "write_domain",
+    "write_shards",
 ]

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tlkit.errors import DataError
 
-__all__ = ["data_folder", "find_folder"]
+__all__ = ["cache_home", "data_folder", "find_folder", "locked"]
+
+
+def cache_home() -> Path:
+    """Return the folder of what can be made or fetched again: ``$XDG_CACHE_HOME/tlkit``, else ``~/.cache/tlkit``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tlkit"
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Let one process of a machine at a time be inside; ``file`` is made for it in the cache, with its folder.
+
+    Raises:
+        DataError: If it cannot be made.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.open("w")
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {file.parent}: {error}; set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def data_folder() -> Path:
