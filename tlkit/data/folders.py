@@ -10,12 +10,7 @@ from pathlib import Path
 
 from tlkit.errors import DataError
 
-__all__ = ["cache_home", "data_folder", "find_folder", "locked"]
-
-
-def cache_home() -> Path:
-    """Return the folder of what can be made or fetched again: ``$XDG_CACHE_HOME/tlkit``, else ``~/.cache/tlkit``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tlkit"
+__all__ = ["data_folder", "find_folder", "locked"]
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def eval_loader(
     """
     order = None
     if shuffled:
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        order = rows.shuffled()
     elif rows.lengths is not None:  # the least padding, and too little memory shows at once
         order = rows.lengths.argsort(stable=True, descending=True)
     sampler = EvalRows(len(rows), rank, world, order)

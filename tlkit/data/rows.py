@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
 
 from tlkit.data.checks import check_values
-from tlkit.data.order import by_length
+from tlkit.data.order import by_length, by_shard
 from tlkit.distributed import Order
 from tlkit.errors import DataError
 from tlkit.types import Samples, Split, map_tensors
@@ -111,7 +111,8 @@ class DomainRows(Dataset[Any]):
     same with any number of workers or ranks, and the caller's generators are left as they were. A data set that reads a
     whole batch faster defines ``seeded_batch(rows, key)``: it returns ``x`` and ``y`` of ``(B,)`` row numbers, and
     draws what is random in a row from ``key`` and the row's number alone. One whose rows have a length each, such as
-    texts, has it in ``row_lengths``, ``(N,)``.
+    texts, has it in ``row_lengths``, ``(N,)``; one whose rows lie in shards has the number of each one's in
+    ``row_shards``, ``(N,)``, and in ``window`` how many of them are shuffled together.
 
     Args:
         name: Name of the domain.
@@ -154,6 +155,14 @@ class DomainRows(Dataset[Any]):
         """``(N,)`` length of each row; None if rows have none."""
         lengths: Tensor | None = getattr(self._base, "row_lengths", None)
         return lengths if lengths is None or self._rows is None else lengths[self._rows]
+
+    @property
+    def shards(self) -> tuple[Tensor, int] | None:
+        """``(N,)`` shard of each row, and how many shards are shuffled together; None if rows lie in none."""
+        shards: Tensor | None = getattr(self._base, "row_shards", None)
+        if shards is None:
+            return None
+        return shards if self._rows is None else shards[self._rows], self._base.window  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return self._size
@@ -227,8 +236,20 @@ class SideRows(Dataset[Any]):
     @property
     def order(self) -> Order | None:
         """What makes the order of a pass of training; None for chance alone."""
+        if (order := self._by_shard) is not None:
+            return order
         lengths = self.lengths if self.by_length else None
         return None if lengths is None else partial(by_length, lengths)
+
+    @property
+    def _by_shard(self) -> Order | None:
+        shards = [found for part in self.parts if (found := part.shards) is not None]
+        return partial(by_shard, shards) if len(shards) == len(self.parts) else None
+
+    def shuffled(self) -> Tensor:
+        """Return all rows in a random order, always the same one."""
+        generator, order = torch.Generator().manual_seed(0), self._by_shard
+        return torch.randperm(len(self), generator=generator) if order is None else order(generator, 1)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

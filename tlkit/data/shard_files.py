@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tlkit.data.folders import cache_home, find_folder, locked
+from tlkit.data.folders import find_folder, locked
 from tlkit.data.shard_index import INDEX, ShardIndex
+from tlkit.data.spool import cache_folder
 from tlkit.errors import DataError, brief
 
 __all__ = ["FetchedShards", "LocalShards", "ShardReader", "Shards", "open_shards"]
@@ -111,7 +112,7 @@ class FetchedShards(Shards):
     def __init__(self, url: str, limit: int) -> None:
         self.url = self.where = url.rstrip("/")
         self.limit = limit
-        self.folder = cache_home() / "shards" / hashlib.sha256(self.url.encode()).hexdigest()[:20]
+        self.folder = cache_folder() / "shards" / hashlib.sha256(self.url.encode()).hexdigest()[:20]
 
     def domains(self) -> list[str]:
         """Return the folders at the address."""

@@ -170,13 +170,13 @@ def _within(column: NDArray[Any], least: int, end: int) -> bool:
 
 
 def check_file_name(name: str) -> None:
-    """Refuse the name of a shard that would lead out of its folder.
+    """Refuse the name of a shard or a domain that would lead out of its folder, or be hidden there.
 
     Raises:
         DataError: If it is more than a file's name.
     """
     if not name or name != PurePosixPath(name).name or name.startswith(".") or "\\" in name or "\0" in name:
-        raise DataError(f"{name!r} is not the name of a shard: it leads out of its folder. Do not trust these shards")
+        raise DataError(f"{name!r} cannot be the name of a shard or its folder: it leads elsewhere, or is hidden")
 
 
 def class_order(names: Iterable[str]) -> list[str]:

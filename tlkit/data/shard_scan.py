@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tlkit.data.folders import cache_home, locked
+from tlkit.data.folders import locked
 from tlkit.data.long_job import shown
 from tlkit.data.shard_index import INDEX, SPLITS, ShardIndex, check_file_name, class_order
 from tlkit.data.shard_samples import Sample, samples_of
+from tlkit.data.spool import cache_folder
 from tlkit.errors import DataError
 from tlkit.notes import say
 
@@ -56,7 +57,7 @@ def kept_index(folder: Path) -> ShardIndex:
     shards = _shards(folder)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in shards]
     key = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()[:40]
-    path = cache_home() / "shards" / f"{key}.npz"
+    path = cache_folder() / "shards" / f"{key}.npz"
     with locked(path.with_suffix(".lock")):  # the processes of a run make it once
         return _kept(path) or _keep(path, index_of(folder))
 

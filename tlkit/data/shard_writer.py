@@ -114,6 +114,7 @@ def write_domain(
         DataError: If the folder is there or cannot be written, there are no samples, or one cannot be.
     """
     folder = Path(folder)
+    check_file_name(folder.name)
     _check_free(folder)
     if megabytes < 1:
         raise DataError(f"megabytes must be 1 or more, got {megabytes}")
