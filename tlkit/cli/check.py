@@ -18,7 +18,7 @@ from tlkit.cli.names import resolve_class, slot_of
 from tlkit.cli.options import KEYS, NAMES
 from tlkit.errors import ConfigurationError, unknown
 
-__all__ = ["LOGGERS", "check_keys", "check_model", "check_recipe"]
+__all__ = ["LOGGERS", "check_data", "check_keys", "check_model", "check_recipe"]
 
 LOGGERS = ("none", "wandb", "tensorboard", "mlflow")
 
@@ -67,8 +67,6 @@ def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     """
     from lightning.pytorch import Trainer
 
-    from tlkit.data import DomainDataModule
-
     check_keys(recipe)
     trainer = recipe.get("trainer") or {}
     _must_be_mapping(trainer, "trainer")
@@ -78,7 +76,7 @@ def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     return {
         **recipe,
         "model": check_model(recipe["model"]),
-        "data": _resolve(recipe["data"], DomainDataModule, "data"),
+        "data": check_data(recipe["data"]),
         "trainer": _arguments(Trainer, trainer, "trainer"),
     }
 
@@ -88,6 +86,13 @@ def check_model(model: Any) -> dict[str, Any]:
     from tlkit.module import TransferModule
 
     return _arguments(TransferModule, model, "model")
+
+
+def check_data(data: Any) -> Any:
+    """Return the data's part of a recipe with every class named by its import path; as :func:`check_recipe`."""
+    from tlkit.data import DomainDataModule
+
+    return _resolve(data, DomainDataModule, "data")
 
 
 def _arguments(target: type, given: Any, where: str, skip: int = 0) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Adapt a model to a domain that has no labels.
   test      score a checkpoint on the held-out test splits
   predict   write a checkpoint's predictions, one CSV file a domain
   ray       fit, validate or test in several processes of a Ray cluster
+  shards    write the domains of a recipe as shards, for data larger than memory
   recipes   list the recipes that come with tlkit
   copy      copy a recipe to a file of your own
   list      list the backbones, losses, tasks, data modules or fine-tuning strategies
@@ -99,6 +100,22 @@ Every other option is that of 'tlkit fit --help'.
 Examples:
   tlkit ray fit --config digits/mnist_to_optdigits_mmd --workers 2
   ray job submit --working-dir . -- tlkit ray fit --config mine.yaml --runs=/shared/runs --workers 8""",
+    "shards": """\
+usage: tlkit shards --config RECIPE --out DIR [--megabytes N] [--data.key=value ...]
+
+Write the domains of a recipe (its sources, targets and also_test) as tar files, DIR/<domain>/*.tar,
+in a random order, each with an index beside them. Files of images go into them as they are; of other
+data what is read to evaluate, an array a row. Groups and published splits go with them. They are read
+by ImageShardDomains or ArrayShardDomains, on a disk or from object storage. A folder of a domain that
+exists is not written over.
+
+  --config     a recipe's name (tlkit recipes) or a YAML file; only its data is looked at
+  --out        the folder to write into
+  --megabytes  how large a shard becomes; default: 256
+
+Examples:
+  tlkit shards --config vision/pacs_photo_to_art_painting_mcc --out /data/pacs_shards
+  tlkit shards --config mine.yaml --out shards --data.also_test='[night]' --megabytes 64""",
     "recipes": """\
 usage: tlkit recipes [PATTERN]
 

@@ -121,6 +121,16 @@ def _ray(rest: list[str]) -> int:
     return run_on_ray(rest)
 
 
+def _shards(rest: list[str]) -> int:
+    from tlkit.cli.request import shard_request
+
+    request = shard_request(rest)
+    with _imports():
+        from tlkit.cli.shards import write
+
+    return write(request)
+
+
 def _recipes(rest: list[str]) -> int:
     from tlkit.cli.recipes import find_launch_files, find_recipes
 
@@ -202,6 +212,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "test": _test,
     "predict": _predict,
     "ray": _ray,
+    "shards": _shards,
     "recipes": _recipes,
     "copy": _copy,
     "list": _list,

@@ -12,7 +12,7 @@ from tlkit.cli.options import Options, override, parse_options
 from tlkit.cli.recipes import find_recipe, read_recipe, recipe_name
 from tlkit.errors import CheckpointError, ConfigurationError
 
-__all__ = ["Request", "checkpoint_request", "fit_request"]
+__all__ = ["Request", "ShardRequest", "checkpoint_request", "fit_request", "shard_request"]
 
 # What may differ when a run goes on: how long it trains and on which machine, nothing that changes what it learns.
 _LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
@@ -45,6 +45,21 @@ class Request:
     def may_change(self, key: str) -> bool:
         """Return whether an argument of the recipe, or what is below it, may differ when a run goes on."""
         return any(f"{key}.".startswith(f"{each}.") for each in _RESUMABLE)
+
+
+@dataclass
+class ShardRequest:
+    """A ``tlkit shards`` that has been read.
+
+    Attributes:
+        recipe: The recipe with its overrides.
+        out: The folder to write into.
+        megabytes: How large a shard becomes.
+    """
+
+    recipe: dict[str, Any]
+    out: Path
+    megabytes: float
 
 
 def fit_request(words: list[str]) -> Request:
@@ -83,6 +98,25 @@ def checkpoint_request(command: str, words: list[str]) -> Request:
         raise CheckpointError(f"--ckpt_path: {why}; 'tlkit fit' writes checkpoints to RUN/checkpoints")
     run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     return Request(command, shlex.join(["tlkit", command, *words]), recipe, run, checkpoint)
+
+
+def shard_request(words: list[str]) -> ShardRequest:
+    """Read the words after ``tlkit shards``.
+
+    Raises:
+        ConfigurationError: If an option, the recipe or an override is at fault.
+    """
+    options = parse_options("shards", words, own=["config", "out", "megabytes"])
+    if not options.own.get("out"):
+        raise ConfigurationError("tlkit shards needs --out DIR, the folder to write DIR/<domain>/*.tar into")
+    size = options.own.get("megabytes", "256")
+    try:
+        megabytes = float(size)
+    except ValueError as error:
+        raise ConfigurationError(f"--megabytes must be a number, got {size!r}") from error
+    if not 0 < megabytes < 1e6:
+        raise ConfigurationError(f"--megabytes must be a number between 0 and 1000000, got {size!r}")
+    return ShardRequest(_recipe("shards", options), Path(options.own["out"]), megabytes)
 
 
 def _recipe(command: str, options: Options) -> dict[str, Any]:

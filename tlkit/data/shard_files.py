@@ -149,8 +149,8 @@ class FetchedShards(Shards):
                     with self._storage(name) as (storage, remote):
                         storage.get_file(remote, str(aside))
                     break
-                except DataError:
-                    if not left:
+                except DataError as error:
+                    if not left or isinstance(error.__cause__, FileNotFoundError):
                         raise
                     time.sleep(_WAIT)
             self._check(f"{self.url}/{name}", aside.stat().st_size, size)

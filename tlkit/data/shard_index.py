@@ -139,7 +139,7 @@ def _unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 def _built(head: dict[str, Any], columns: dict[str, NDArray[Any]]) -> ShardIndex:
     names = ("shards", "labels", "groups")
-    if head["kind"] not in ("image", "array") or any(
+    if (head["kind"], min(head["shape"], default=0) < 0) not in (("image", False), ("array", False)) or any(
         not isinstance(head[name], list) or not all(isinstance(each, str) for each in head[name]) for name in names
     ):
         raise _Wrong("is damaged: its head is not one")

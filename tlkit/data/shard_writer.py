@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -54,7 +55,7 @@ class ShardSample:
 
 
 def write_shards(
-    data: DomainDataModule, out: str | Path, domains: Sequence[str] | None = None, megabytes: int = 256, seed: int = 0
+    data: DomainDataModule, out: str | Path, domains: Sequence[str] | None = None, megabytes: float = 256, seed: int = 0
 ) -> list[Path]:
     """Write the domains of a data module as shards, ``out/domain/*.tar``, each with an index beside its shards.
 
@@ -93,7 +94,7 @@ def write_shards(
 
 
 def write_domain(
-    folder: str | Path, samples: Iterable[ShardSample], megabytes: int = 256, total: int | None = None
+    folder: str | Path, samples: Iterable[ShardSample], megabytes: float = 256, total: int | None = None
 ) -> Path:
     """Write samples as the shards of one domain, in the order in which they come, with their index.
 
@@ -116,18 +117,17 @@ def write_domain(
     folder = Path(folder)
     check_file_name(folder.name)
     _check_free(folder)
-    if megabytes < 1:
-        raise DataError(f"megabytes must be 1 or more, got {megabytes}")
+    if not megabytes > 0:
+        raise DataError(f"megabytes must be more than 0, got {megabytes}")
     aside = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-        with shown(f"shards of {folder.name}", total) as advance:
-            shards = _Shards(aside, folder.name, megabytes * 1_000_000)
+        shards = _Shards(aside, folder.name, round(megabytes * 1e6))
+        with closing(shards), shown(f"shards of {folder.name}", total) as advance:
             for number, sample in enumerate(samples):
                 shards.add(_members(number, sample))
                 advance(1)
-            shards.close()
         index_shards(aside)
         aside.chmod(0o755)  # made for this user alone
         _check_free(folder)

@@ -132,9 +132,9 @@ class ShardDomains(DomainDataModule):
             reader = ShardReader(self.shards, domain, self._read_index(domain))
             reader.check()
             _check_groups(domain, reader.index)
-            self._check_cache(domain, reader.index)
             _tell_sorted(domain, reader.index, self.window)
             self._readers[domain] = reader
+            self._check_cache()
         return self._readers[domain].index
 
     def _read_index(self, domain: str) -> ShardIndex:
@@ -153,13 +153,16 @@ class ShardDomains(DomainDataModule):
             raise DataError(f"{place} holds {index.kind}s, which {other.__name__} reads, not {type(self).__name__}")
         return index
 
-    def _check_cache(self, domain: str, index: ShardIndex) -> None:
-        needed = sum(sorted(index.shard_bytes)[-self.window :])
-        if isinstance(self.shards, FetchedShards) and needed > self.shards.limit:
+    def _check_cache(self) -> None:
+        """Refuse a cache in which the shards that a run reads at a time do not fit together."""
+        if not isinstance(self.shards, FetchedShards):
+            return
+        needed = sum(sum(sorted(reader.index.shard_bytes)[-self.window :]) for reader in self._readers.values())
+        if needed > self.shards.limit:
             raise DataError(
-                f"cache_gb {self.cache_gb:g} is less than the {needed / 1e9:.3g} GB of the {self.window} shards of "
-                f"{domain!r} whose rows are shuffled together, which would be fetched over and over: raise it to hold "
-                "those of all domains of the run, or lower window"
+                f"cache_gb {self.cache_gb:g} is less than the {needed / 1e9:.3g} GB of the {self.window} shards a "
+                f"domain whose rows are shuffled together ({', '.join(map(repr, self._readers))}), which would be "
+                "fetched over and over: raise it, or lower window"
             )
 
 
