@@ -36,6 +36,7 @@ from PIL import Image
 # Imported once: a trial's processes are forked from this one, since the imports take longer than a small training.
 import tlkit.cli.training
 from tlkit.cli.main import main as tlkit_command
+from tlkit.data import ImageFolderDomains, write_shards
 
 STEPS, BATCH = 36, 8
 FRESH_EVERY = 12  # so often a trial starts the command as a process of its own
@@ -81,6 +82,12 @@ def images(**model: Any) -> dict[str, Any]:
     }
 
 
+def shards(**model: Any) -> dict[str, Any]:
+    """Return the recipe of :func:`images` over shards, a few of which are shuffled together."""
+    data = {"class_path": "ImageShardDomains", "init_args": {"root": "shards", "image_size": 16, "window": 2}}
+    return {**images(**model), "data": data}
+
+
 def loss(name: str, **arguments: Any) -> dict[str, Any]:
     """Return a loss whose weight grows with training."""
     weight = {"class_path": "DannRamp", "init_args": {"high": 0.5}}
@@ -97,6 +104,7 @@ CASES: dict[str, dict[str, Any]] = {
     "L2SP": series(adaptation=[{"class_path": "L2SP", "init_args": {"weight": 0.1}}]),
     "DELTA": images(adaptation=[{"class_path": "DELTA", "init_args": {"weight": 0.1}}]),
     "MMD, images": images(**loss("MMD")),
+    "MMD, shards": shards(**loss("MMD")),
     "CORAL": series(**loss("CORAL"), lr_schedule={"class_path": "Linear", "init_args": {"start": 1.0, "end": 0.1}}),
     "MCC": series(**loss("MCC")),
     "BNM": series(**loss("BNM")),
@@ -126,12 +134,14 @@ def make_data(folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shade = generator.integers(0, 128, (18, 18, 3)) + (60 if label == "dog" else 0)
                 Image.fromarray(shade.astype(np.uint8)).save(target)
+    pictures = ImageFolderDomains(str(folder / "pictures"), ["photo"], ["sketch"])
+    write_shards(pictures, folder / "shards", megabytes=0.05)  # 6 shards and 3
 
 
 def write_recipe(file: Path, case: dict[str, Any], seed: int, ranks: int, workers: int) -> None:
     """Write the recipe of a trial."""
     domains = {"sources": ["phone"], "targets": ["watch"]}
-    if case["data"]["class_path"] == "ImageFolderDomains":
+    if case["data"]["class_path"] in ("ImageFolderDomains", "ImageShardDomains"):
         domains = {"sources": ["photo"], "targets": ["sketch"]}
     data = case["data"]
     arguments = {**data["init_args"], **domains, "batch_size": BATCH // ranks, "num_workers": workers}
@@ -322,7 +332,7 @@ class Trial:
     def run(self) -> list[str]:
         """Return in what the two trainings differ."""
         self.folder.mkdir()
-        for name in ("recordings", "pictures"):
+        for name in ("recordings", "pictures", "shards"):
             (self.folder / name).symlink_to(self.folder.parent / name)
         write_recipe(self.folder / "recipe.yaml", CASES[self.case], self.seed, self.ranks, self.workers)
         seconds = self._start("whole").wait()
