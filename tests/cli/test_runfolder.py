@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from tests.shift import ShiftedBlobs
 from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
+from tlkit.data import HoldOut
 from tlkit.errors import ConfigurationError
 
 
@@ -128,3 +130,20 @@ def test_splits_are_written_by_the_names_of_the_rows(tmp_path):
         assert content["still"]["test"][0] == (
             f"still-{data.splits['still']['test'][0]}" if kind is Named else data.splits["still"]["test"][0]
         )
+
+
+def test_splits_are_written_in_pieces_as_they_would_be_at_once(tmp_path):
+    class Many:
+        hold_out = HoldOut(seed=3)
+        eval_domains = ("a", 'b"ä')
+        labelled = {"a": np.arange(5)}
+        splits = {"a": {"train": np.arange(9000), "val": np.arange(0), "reference": np.arange(9000)}}
+
+        def row_names(self, domain):
+            return [f'"{row}' for row in range(9000)]
+
+    text = write_splits(tmp_path, Many()).read_text()
+    names = Many().row_names("a")
+    content = {"hold_out": {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 3}}
+    content |= {"a": {"train": names, "val": [], "labelled": names[:5]}, 'b"ä': {}}
+    assert text == json.dumps(content, separators=(",", ":")) + "\n"

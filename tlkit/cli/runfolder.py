@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,7 @@ from tlkit.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from tlkit.data import DomainDataModule
+    from tlkit.data.splits import Rows
     from tlkit.types import Split
 
 __all__ = ["check_splits", "create_run", "environment", "write_aside", "write_config", "write_splits", "write_summary"]
@@ -96,18 +97,34 @@ def write_splits(run: Path, data: DomainDataModule) -> Path:
     A row is a number, or the name that the data module gives it. ``labelled`` are a target's rows whose labels were
     used. Rows that the recipe divides the same way again need no file; it is there to be compared and cited.
     """
-    content: dict[str, Any] = {"hold_out": asdict(data.hold_out)}
+    return write_aside(run / "splits.json", _splits_text(data))
+
+
+def _splits_text(data: DomainDataModule) -> Iterator[str]:
+    """Yield the text of ``splits.json`` a piece at a time: all the names at once take more memory than the rows."""
+    yield '{"hold_out":' + json.dumps(asdict(data.hold_out), separators=(",", ":"))
     for domain in data.eval_domains:
-        content[domain] = _named_rows(data, domain)
-    return write_aside(run / "splits.json", json.dumps(content, separators=(",", ":")) + "\n")
+        yield f",{json.dumps(domain)}:{{"
+        for place, (split, rows) in enumerate(_rows(data, domain).items()):
+            yield f"{',' if place else ''}{json.dumps(split)}:["
+            for first in range(0, len(rows), 4096):
+                piece = _named(data, domain, rows[first : first + 4096])
+                yield ("," if first else "") + json.dumps(piece, separators=(",", ":"))[1:-1]
+            yield "]"
+        yield "}"
+    yield "}\n"
 
 
-def _named_rows(data: DomainDataModule, domain: str) -> dict[str, list[Any]]:
-    found: dict[str, Any] = {split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"}
-    if domain in data.labelled:
-        found["labelled"] = data.labelled[domain]
+def _rows(data: DomainDataModule, domain: str) -> dict[str, Rows]:
+    found: dict[str, Rows] = {
+        split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"
+    }
+    return found | ({"labelled": data.labelled[domain]} if domain in data.labelled else {})
+
+
+def _named(data: DomainDataModule, domain: str, rows: Rows) -> list[Any]:
     names = data.row_names(domain)
-    return {split: rows.tolist() if names is None else [names[row] for row in rows] for split, rows in found.items()}
+    return rows.tolist() if names is None else [names[row] for row in rows]
 
 
 def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
@@ -130,7 +147,8 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
     learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
     use = "test" if split == "test" else "validate"
     for domain in data.eval_domains:
-        then, now = content.get(domain, {}), _named_rows(data, domain)
+        then = content.get(domain, {})
+        now = {name: _named(data, domain, rows) for name, rows in _rows(data, domain).items()}
         known = {row for each in learned for row in then.get(each, ())} - set(then.get(split, ()))
         if seen := [row for row in now.get(split, ()) if row in known]:
             raise DataError(
@@ -145,11 +163,11 @@ def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:
     return write_aside(run / "summary.json", json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
 
 
-def write_aside(path: Path, text: str) -> Path:
-    """Write a file beside its place, sync and rename it, so that a reader never sees half of it."""
+def write_aside(path: Path, text: str | Iterable[str]) -> Path:
+    """Write a file, whole or in pieces, beside its place, sync and rename it: a reader never sees half of it."""
     aside = path.with_name(f"{path.name}.part")
     with aside.open("w", encoding="utf-8", newline="") as file:  # as it is, with the line ends that it has
-        file.write(text)
+        file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)

@@ -235,17 +235,15 @@ class ShardReader:
             block = os.pread(descriptor, tarfile.BLOCKSIZE + size, offset - tarfile.BLOCKSIZE)
         except OSError as error:
             raise DataError(f"the shard {path} cannot be read: {error.strerror or error}") from error
-        try:
-            member = tarfile.TarInfo.frombuf(block[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            member = None
-        if member is None or member.size != size or len(block) < tarfile.BLOCKSIZE + size:
+        head = block[: tarfile.BLOCKSIZE]
+        if _size_in(head) != size or len(block) < tarfile.BLOCKSIZE + size:
             raise DataError(
                 f"the index does not fit the shard {path}: there is no sample of {size} bytes at byte {offset} "
                 f"({self.index.name(row)}). One of the two was changed or is damaged: get both again, or delete "
                 f"{INDEX} and make it again with tlkit.data.index_shards(FOLDER)"
             )
-        return block[tarfile.BLOCKSIZE :], f"{path}, member {member.name!r}"
+        name = head[:100].partition(b"\0")[0].decode(errors="replace")
+        return block[tarfile.BLOCKSIZE :], f"{path}, member {name!r}"
 
     def _opened(self, shard: int) -> tuple[int, Path]:
         if shard in self._open:
@@ -265,3 +263,16 @@ class ShardReader:
         if isinstance(self.shards, LocalShards):
             for shard, size in zip(self.index.shards, self.index.shard_bytes, strict=True):
                 self.shards.check(self.domain, shard, size)
+
+
+def _size_in(head: bytes) -> int | None:
+    """Return how many bytes the head of a tar file's member says that it has; None if it is no head.
+
+    tarfile does the same, and all that the head says besides, in ten times the time.
+    """
+    try:
+        told = int(head[148:156].strip(b" \0"), 8)
+        size = int(head[124:136].strip(b" \0"), 8)
+    except ValueError:
+        return None
+    return size if sum(head) - sum(head[148:156]) + 8 * ord(" ") == told else None

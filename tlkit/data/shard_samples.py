@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import struct
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -188,14 +191,7 @@ def array_shape(start: bytes, size: int, where: str) -> tuple[int, ...]:
     Raises:
         DataError: If it is none, holds no numbers, or has another size than it says.
     """
-    shape, _, dtype, first = _header(start, where)
-    told = int(np.prod([1, *shape], dtype=object)) * dtype.itemsize
-    if first + told != size:
-        raise DataError(
-            f"{where}: its npy says that it is {shape} of {dtype}, which are {told} bytes, and has {size - first}; "
-            f"{CURE}"
-        )
-    return shape
+    return _checked(start, size, where)[0]
 
 
 def array_of(content: bytes, where: str) -> NDArray[np.float32]:
@@ -208,20 +204,38 @@ def array_of(content: bytes, where: str) -> NDArray[np.float32]:
     Raises:
         DataError: See :func:`array_shape`.
     """
-    array_shape(content[: 1 << 14], len(content), where)
-    shape, fortran, dtype, first = _header(content[: 1 << 14], where)
+    shape, fortran, dtype, first = _checked(content, len(content), where)
     array = np.frombuffer(content, dtype, offset=first).reshape(shape, order="F" if fortran else "C")
     return np.array(array, np.float32, order="C")
 
 
-def _header(start: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    file = BytesIO(start)
+_Header = tuple[tuple[int, ...], bool, np.dtype[Any], int]
+
+
+def _checked(start: bytes, size: int, where: str) -> _Header:
+    """Return shape, order, type and length of the head of an ``npy`` that has the size that it says."""
     try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = read[version](file)
+        # The first 10 or 12 bytes say how long the head is; those of arrays that are alike are the same.
+        (length,) = struct.unpack_from("<H" if start[6:7] == b"\1" else "<I", start, 8)
+        header = _header(start[: 10 + length if start[6:7] == b"\1" else 12 + length])
     except Exception as error:  # what numpy raises on damaged files is written down nowhere
         raise DataError(f"{where}: its npy is no array that numpy has written: {brief(error)}; {CURE}") from error
+    shape, _, dtype, first = header
     if dtype.kind not in "fiub" or min(shape, default=0) < 0:
         raise DataError(f"{where}: its npy holds {dtype}, numbers are needed; {CURE}")
+    told = math.prod(shape) * dtype.itemsize
+    if first + told != size:
+        raise DataError(
+            f"{where}: its npy says that it is {shape} of {dtype}, which are {told} bytes, and has {size - first}; "
+            f"{CURE}"
+        )
+    return header
+
+
+@lru_cache(maxsize=64)
+def _header(start: bytes) -> _Header:
+    file = BytesIO(start)
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = read[version](file)
     return shape, fortran, dtype, file.tell()
