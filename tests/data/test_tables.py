@@ -175,3 +175,12 @@ def test_a_bomb_is_not_read(tmp_path, monkeypatch):
     for name in ("bomb.csv.gz", "bomb.jsonl.gz", "bomb.parquet"):
         with pytest.raises(DataError, match="made to fill the memory"):
             read_table(tmp_path / name, ["a", "b"])
+
+
+def test_a_whole_number_too_large_for_numpy_is_a_number_or_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a\n1\n99999999999999999999999\n")
+    check_column(read_table(path, ["a"]), path, "a", "number")
+    path.write_text(f"a\n1\n{'9' * 400}\n")
+    with pytest.raises(DataError, match=r"line 3, column 'a': expected a number"):
+        check_column(read_table(path, ["a"]), path, "a", "number")

@@ -312,7 +312,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    return number and _reads_as_number(value)  # a whole number may be too large for numpy
 
 
 def _is_label(value: Any) -> bool:
@@ -323,7 +324,7 @@ def _is_label(value: Any) -> bool:
 def _reads_as_number(value: Any) -> bool:
     try:
         return bool(np.isfinite(float(value)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
