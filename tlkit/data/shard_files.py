@@ -6,6 +6,7 @@ import hashlib
 import os
 import tarfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,26 +25,26 @@ _WAIT = 1.0  # seconds between them
 _TOUCH = 5.0  # seconds between two marks of what is in use
 
 
-class Shards:
+class Shards(ABC):
     """Where the shards of some domains are."""
 
     where: str
 
+    @abstractmethod
     def domains(self) -> list[str]:
         """Return the names of the domains: the folders that hold shards."""
-        raise NotImplementedError
 
+    @abstractmethod
     def index(self, domain: str) -> bytes | None:
         """Return the content of the index that lies beside the shards of a domain, or None if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, domain: str, shard: str, size: int) -> tuple[int, Path]:
         """Open a file of this machine that holds a shard, and return its descriptor and path.
 
         Raises:
             DataError: If it is not there, or not of the size that the index says.
         """
-        raise NotImplementedError
 
     def _check(self, place: str, found: int, size: int) -> None:
         if found != size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -245,7 +246,7 @@ class ArrayShardDomains(ShardDomains):
         return index
 
 
-class ShardRows(Dataset[tuple[Tensor, Tensor]]):
+class ShardRows(Dataset[tuple[Tensor, Tensor]], ABC):
     """Rows of a domain in shards, read a batch at a time.
 
     Args:
@@ -276,8 +277,9 @@ class ShardRows(Dataset[tuple[Tensor, Tensor]]):
         labels = self.codes[self.reader.index.label[numbers]]
         return self._inputs(numbers, key), torch.from_numpy(labels)
 
+    @abstractmethod
     def _inputs(self, numbers: Rows, key: tuple[int, ...]) -> Tensor:
-        raise NotImplementedError
+        """Return the inputs of some rows."""
 
 
 class _ImageRows(ShardRows):
