@@ -169,8 +169,8 @@ TASKS = [
     Task(
         "wifi/ujiindoorloc_training_to_validation",
         "test/validation/error_mean",
-        note="The oracle trains on half of the target's walks and is tested on the rest; the others are tested on all. Why "
-        "`coral` does harm is in docs/wifi.md.",
+        note="The oracle trains on half of the target's walks and is tested on the rest; the others are tested on all. "
+        "Why `coral` does harm is in docs/wifi.md.",
         scale=1,
         lower_is_better=True,
         more=("error_median", "error_p75", "error_p95"),
