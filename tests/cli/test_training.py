@@ -238,6 +238,25 @@ def test_a_longer_training_stopped_while_it_is_tested_is_unfinished(recipe_file,
     assert json.loads((run / "summary.json").read_text())["train"]["steps"] == 9
 
 
+def test_terminated_before_the_first_step(recipe_file, monkeypatch, capsys):
+    from lightning.pytorch import Trainer
+
+    fit = Trainer.fit
+
+    def terminated(trainer, *args, **kwargs):
+        # The signal handlers are Lightning's own until training has begun.
+        name = "on_sanity_check_start"
+        monkeypatch.setattr(trainer.callbacks[0], name, lambda *args, **kwargs: signal.raise_signal(signal.SIGTERM))
+        return fit(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "fit", terminated)
+    try:
+        assert main(["fit", "--config", str(recipe_file), "--run_id=r"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert "stopped before the first checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.ddp
 def test_two_processes_that_lightning_starts_share_one_folder(recipe_file):
     command = [sys.executable, "-m", "tlkit.cli", "fit", "--config", str(recipe_file), "--trainer.devices=2"]

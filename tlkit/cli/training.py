@@ -155,7 +155,8 @@ class _Run:
 
     def _stopped(self, error: BaseException) -> int:
         code = getattr(error, "code", None)
-        status = code if isinstance(code, int) and code > 1 else 130
+        default = 143 if isinstance(error, SIGTERMException) else 130  # of a signal before the first step
+        status = code if isinstance(code, int) and code > 1 else default
         if self.trainer.is_global_zero:
             if self._last.exists():
                 print(f"stopped; go on with: tlkit fit --resume {self.folder}", file=sys.stderr)
