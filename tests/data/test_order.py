@@ -108,5 +108,5 @@ def test_rows_without_lengths_are_drawn_by_chance():
     data = torch.utils.data.TensorDataset(torch.rand(10, 2), torch.arange(10) % 2)
     assert SideRows([DomainRows("a", 0, "train", data, 2)], by_length=True).order is None
     mixed = SideRows([texts(10, 0), DomainRows("b", 1, "train", data, 2)], by_length=True)
-    assert mixed.lengths is None
+    assert mixed.row_lengths is None
     assert SideRows([texts(10, 0)]).order is None

@@ -16,7 +16,7 @@ from tests.data.image_sets import image_table
 from tests.data.recording_files import series_table, waves
 from tests.data.scan_files import office, office_frame
 from tests.data.settings import image_folders
-from tests.data.text_files import sentences
+from tests.data.text_files import sentences, write_tokenizer
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.backbones import MLP as Words
@@ -361,6 +361,25 @@ def test_transductive_texts_without_labels(tmp_path):
     assert not data.has_labels("dvd")
     assert np.array_equal(data.rows_to_predict("dvd"), np.arange(len(data.texts("dvd"))))
     assert sum(len(batch) for batch in data.predict_dataloader()[1]) == len(data.texts("dvd"))
+
+
+def test_tokens_without_labels_are_predicted_longest_first(tmp_path):
+    rows = [(*row, "shop") for row in sentences("shop", 40)]
+    rows += [(f"{text}{' very' * (n % 7)}", "", "forum") for n, (text, _) in enumerate(sentences("forum", 40))]
+    pd.DataFrame(rows, columns=["text", "label", "domain"]).to_csv(tmp_path / "texts.csv", index=False)
+    roles = {"sources": ["shop"], "targets": ["forum"], "tokenizer": write_tokenizer(tmp_path / "tokenizer")}
+    data = TextDomains(str(tmp_path / "texts.csv"), **roles, max_length=32, batch_size=16)
+    data.setup("predict")
+    batches = list(data.predict_dataloader()[1])
+    alone = data.dataset("forum", "test")
+    number = int(np.searchsorted(data.rows_to_predict("forum"), data.splits["forum"]["test"][3]))
+    index = torch.cat([batch.index for batch in batches]).tolist()
+    assert sorted(index) == list(range(40))
+    lengths = torch.cat([batch.x["attention_mask"].sum(1) for batch in batches])
+    assert torch.equal(lengths, lengths.sort(descending=True).values)
+    batch = batches[index.index(number) // 16]
+    row = {key: value[index.index(number) % 16] for key, value in batch.x.items()}
+    assert row["input_ids"][row["attention_mask"] == 1].tolist() == alone[3][0]["input_ids"].tolist()
 
 
 def test_a_data_set_of_hugging_face_without_labels(tmp_path):

@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import ConcatDataset, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes
 from tlkit.data.division import Division
@@ -364,10 +364,11 @@ class DomainDataModule(L.LightningDataModule):
         tested = self._domain(domain, "test")
         if self.has_labels(domain) or domain not in self.splits:
             return tested
-        numbers = np.concatenate([self.splits[domain]["reference"], self.splits[domain]["test"]])
+        splits: tuple[Split, ...] = ("reference", "test")
+        numbers = np.concatenate([self.splits[domain][split] for split in splits])
         order = np.unique(numbers, return_index=True)[1]  # some protocols test on training rows: each is read once
-        both: Dataset[Any] = ConcatDataset([self.dataset(domain, "reference"), self.dataset(domain, "test")])
-        return DomainRows(domain, tested.domain, "test", Subset(both, order.tolist()), 0, labels=False)
+        both = SideRows([self._domain(domain, split) for split in splits if len(self.splits[domain][split])])
+        return DomainRows(domain, tested.domain, "test", Subset(both, order), 0, labels=False)  # type: ignore[arg-type]
 
     def _eval_loader(self, domain: str, split: Split) -> RowLoader:
         return self._loader_of([self._domain(domain, split)], persistent=split == "val")

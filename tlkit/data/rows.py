@@ -228,7 +228,7 @@ class SideRows(Dataset[Any]):
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
 
     @property
-    def lengths(self) -> Tensor | None:
+    def row_lengths(self) -> Tensor | None:
         """``(N,)`` length of each row; None if rows of a domain have none."""
         found = [lengths for part in self.parts if (lengths := part.lengths) is not None]
         return torch.cat(found) if len(found) == len(self.parts) else None
@@ -238,7 +238,7 @@ class SideRows(Dataset[Any]):
         """What makes the order of a pass of training; None for chance alone."""
         if (order := self._by_shard) is not None:
             return order
-        lengths = self.lengths if self.by_length else None
+        lengths = self.row_lengths if self.by_length else None
         return None if lengths is None else partial(by_length, lengths)
 
     @property
@@ -269,6 +269,11 @@ class SideRows(Dataset[Any]):
         if min(rows) < 0:
             samples.index[torch.tensor(rows) < 0] = -1
         return samples
+
+    def seeded_batch(self, rows: Tensor, key: tuple[int, ...]) -> tuple[Any, Tensor | None]:
+        """Return inputs and labels of ``(B,)`` rows: a side may itself be what :class:`DomainRows` reads."""
+        samples = self._samples(rows, key)
+        return samples.x, samples.y
 
     def _samples(self, rows: Tensor, key: tuple[int, ...]) -> Samples:
         if len(self.parts) == 1:
