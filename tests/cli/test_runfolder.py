@@ -133,6 +133,8 @@ def test_splits_are_written_by_the_names_of_the_rows(tmp_path):
 
 
 def test_splits_are_written_in_pieces_as_they_would_be_at_once(tmp_path):
+    asked = []
+
     class Many:
         hold_out = HoldOut(seed=3)
         eval_domains = ("a", 'b"ä')
@@ -140,9 +142,11 @@ def test_splits_are_written_in_pieces_as_they_would_be_at_once(tmp_path):
         splits = {"a": {"train": np.arange(9000), "val": np.arange(0), "reference": np.arange(9000)}}
 
         def row_names(self, domain):
+            asked.append(domain)
             return [f'"{row}' for row in range(9000)]
 
     text = write_splits(tmp_path, Many()).read_text()
+    assert asked == ["a", 'b"ä']  # all names are made each time: not for every piece
     names = Many().row_names("a")
     content = {"hold_out": {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 3}}
     content |= {"a": {"train": names, "val": [], "labelled": names[:5]}, 'b"ä': {}}

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -104,11 +104,12 @@ def _splits_text(data: DomainDataModule) -> Iterator[str]:
     """Yield the text of ``splits.json`` a piece at a time: all the names at once take more memory than the rows."""
     yield '{"hold_out":' + json.dumps(asdict(data.hold_out), separators=(",", ":"))
     for domain in data.eval_domains:
+        names = data.row_names(domain)
         yield f",{json.dumps(domain)}:{{"
         for place, (split, rows) in enumerate(_rows(data, domain).items()):
             yield f"{',' if place else ''}{json.dumps(split)}:["
             for first in range(0, len(rows), 4096):
-                piece = _named(data, domain, rows[first : first + 4096])
+                piece = _named(names, rows[first : first + 4096])
                 yield ("," if first else "") + json.dumps(piece, separators=(",", ":"))[1:-1]
             yield "]"
         yield "}"
@@ -122,8 +123,7 @@ def _rows(data: DomainDataModule, domain: str) -> dict[str, Rows]:
     return found | ({"labelled": data.labelled[domain]} if domain in data.labelled else {})
 
 
-def _named(data: DomainDataModule, domain: str, rows: Rows) -> list[Any]:
-    names = data.row_names(domain)
+def _named(names: Sequence[str] | None, rows: Rows) -> list[Any]:
     return rows.tolist() if names is None else [names[row] for row in rows]
 
 
@@ -147,12 +147,12 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
     learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
     use = "test" if split == "test" else "validate"
     for domain in data.eval_domains:
-        then = content.get(domain, {})
-        now = {name: _named(data, domain, rows) for name, rows in _rows(data, domain).items()}
+        then, rows = content.get(domain, {}), _rows(data, domain).get(split)
+        now = [] if rows is None else _named(data.row_names(domain), rows)
         known = {row for each in learned for row in then.get(each, ())} - set(then.get(split, ()))
-        if seen := [row for row in now.get(split, ()) if row in known]:
+        if seen := [row for row in now if row in known]:
             raise DataError(
-                f"{len(seen)} of the {len(now[split])} rows of domain {domain!r} to {use} on, {str(seen[0])!r} the "
+                f"{len(seen)} of the {len(now)} rows of domain {domain!r} to {use} on, {str(seen[0])!r} the "
                 f"first, were learned from in the run {run} (see its {file.name}): divide the rows as it did, by "
                 f"{run / 'config.yaml'}, or name another domain"
             )
