@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tlkit.data import spool
 from tlkit.data.spool import Spool, cache_folder
+from tlkit.errors import DataError
 
 
 @pytest.fixture
@@ -52,6 +55,32 @@ def test_a_cache_that_cannot_be_written_is_gone_round(small, tmp_path, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     got, wanted = filled(np.float32, (3,), (5000,))
     assert np.array_equal(got, wanted)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs a system that says how much memory it has")
+def test_what_is_larger_than_the_memory_is_mapped(small):
+    with open("/proc/meminfo") as info:
+        total = sum(int(line.split()[1]) for line in info if line.startswith(("MemTotal", "SwapTotal"))) * 1024
+    made = Spool(np.float32, (2,))
+    made.add(np.ones((1000, 2)))
+    assert made._file is not None
+    made._bytes = total + (1 << 30)
+    made._file.truncate(made._bytes)  # a hole, which takes no room
+    array = made.array()
+    assert array.nbytes > total
+    assert (array[0].tolist(), array[-1].tolist()) == ([1, 1], [0, 0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+def test_a_full_disk_ends_in_words(small, monkeypatch):
+    monkeypatch.setattr(spool, "_unnamed_file", lambda: open("/dev/full", "r+b"))  # noqa: SIM115 - it is closed there
+    made = Spool(np.float32, (2,))
+    with pytest.raises(DataError, match=r"cannot be kept in .*: No space left on device. .* XDG_CACHE_HOME"):
+        made.add(np.ones((10_000, 2)))
+    made = Spool(np.float32, (2,))
+    made.add(np.ones((200, 2)))  # which the buffer of the file takes
+    with pytest.raises(DataError, match="No space left on device"):
+        made.array()
 
 
 def test_what_lies_on_disk_takes_no_memory_of_its_own(tmp_path, monkeypatch):

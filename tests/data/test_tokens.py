@@ -1,11 +1,13 @@
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.data.text_files import WORDS, write_tokenizer
 from tlkit.data import tokens
-from tlkit.data.tokens import tokenize
+from tlkit.data.tokens import Tokens, tokenize
 from tlkit.errors import DataError
 
 pytest.importorskip("transformers")
@@ -90,6 +92,21 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tokenizer, tmp_path, mo
     with caplog.at_level("INFO"):
         assert tokenize(TEXTS, tokenizer, 8, "dvd").lengths.tolist() == [6, 3, 8]
     assert "tokens cannot be kept in" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs a system that says what is mapped")
+def test_tokens_are_mapped_to_be_read_alone(tokenizer, cache):
+    found = tokenize(TEXTS, tokenizer, 8, "dvd")  # Linux refuses to map more than its memory copy on write
+    with open("/proc/self/maps") as maps:
+        rights = [line.split()[1] for line in maps if str(cache) in line and line.strip().endswith("input_ids.npy")]
+    assert rights == ["r--s"]
+    assert len(found) == 3
+
+
+def test_a_text_without_tokens_is_padding():
+    found = Tokens({"input_ids": np.array([5, 6]), "ends": np.array([0, 2])}, pad=9)
+    assert found.batch(torch.tensor([0])) == {"input_ids": torch.tensor([[9]]), "attention_mask": torch.tensor([[0]])}
+    assert found.batch(torch.tensor([0, 1]))["input_ids"].tolist() == [[9, 9], [5, 6]]
 
 
 def test_writers_at_the_same_time_leave_one_whole_folder(tokenizer, cache):

@@ -364,10 +364,9 @@ class DomainDataModule(L.LightningDataModule):
         tested = self._domain(domain, "test")
         if self.has_labels(domain) or domain not in self.splits:
             return tested
-        splits: tuple[Split, ...] = ("reference", "test")
-        numbers = np.concatenate([self.splits[domain][split] for split in splits])
-        order = np.unique(numbers, return_index=True)[1]  # some protocols test on training rows: each is read once
-        both = SideRows([self._domain(domain, split) for split in splits if len(self.splits[domain][split])])
+        reference, test = self.splits[domain]["reference"], self.splits[domain]["test"]
+        order = np.unique(np.concatenate([reference, test]), return_index=True)[1]  # some test on training rows
+        both = SideRows([*([self._domain(domain, "reference")] if len(reference) else []), tested])
         return DomainRows(domain, tested.domain, "test", Subset(both, order), 0, labels=False)  # type: ignore[arg-type]
 
     def _eval_loader(self, domain: str, split: Split) -> RowLoader:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from tlkit.errors import DataError
 
 __all__ = ["Spool", "cache_folder"]
 
@@ -45,29 +49,52 @@ class Spool:
         self._file: IO[bytes] | None = None
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Add ``(N, *columns)`` rows."""
+        """Add ``(N, *columns)`` rows.
+
+        Raises:
+            DataError: If the disk is full.
+        """
         part = np.array(rows, self.dtype, order="C").reshape(len(rows), *self.columns)
         self._parts.append(part)
         self._bytes += part.nbytes
         if self._file is not None or self._bytes > _IN_MEMORY:
             self._file = self._file or _unnamed_file()
-            for each in self._parts:
-                self._file.write(each.data)
+            with _worded(self._file):
+                for each in self._parts:
+                    self._file.write(each.data)
             self._parts.clear()
 
     def array(self) -> NDArray[Any]:
-        """Return all rows. It is asked once, and then none may be added."""
+        """Return all rows. It is asked once, and then none may be added.
+
+        Raises:
+            DataError: If the disk is full.
+        """
         if self._file is None:
             empty = np.empty((0, *self.columns), self.dtype)
             return np.concatenate([empty, *self._parts])
-        self._file.flush()
-        # Copy on write, since torch takes no array that cannot be written; nothing ever is.
-        mapped = np.memmap(self._file, self.dtype, "c", shape=(self._size(), *self.columns))
+        with _worded(self._file):
+            self._file.flush()
+        # Not copy on write, of which Linux promises no more than it has memory; torch takes no array to read alone.
+        mapped = np.memmap(self._file, self.dtype, "r+", shape=(self._size(), *self.columns))
         self._file.close()
         return mapped
 
     def _size(self) -> int:
         return self._bytes // (self.dtype.itemsize * int(np.prod(self.columns, dtype=np.int64)))
+
+
+@contextmanager
+def _worded(file: IO[bytes]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):  # else it is tried again when the file is no longer used
+            file.close()
+        raise DataError(
+            f"what is too large for memory cannot be kept in {cache_folder()}: {error.strerror or error}. Make room "
+            "there, or set XDG_CACHE_HOME to a folder on another disk"
+        ) from error
 
 
 def _unnamed_file() -> IO[bytes]:

@@ -59,7 +59,7 @@ class Tokens:
     def batch(self, rows: Tensor) -> dict[str, Tensor]:
         """Return ``(B, T)`` int64 tokens and attention mask of ``(B,)`` texts, filled up to the longest of them."""
         lengths = self.lengths[rows, None]
-        place = torch.arange(int(lengths.max()))
+        place = torch.arange(max(int(lengths.max()), 1))  # a text may have no tokens
         mask = place < lengths
         where = (self.ends[rows, None] - lengths + place)[mask].numpy()
         batch = {}
@@ -178,8 +178,8 @@ def _read(folder: Path, name: str) -> Arrays | None:
     """Return the arrays of a folder of the cache; None if they are not what was written."""
     try:
         sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
-        # Copy on write, since torch takes no array that cannot be written; nothing ever is.
-        arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="c") for key in sums}
+        # What torch takes must be one that could be written; copy on write, Linux promises no more than it has memory.
+        arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="c" if key == "ends" else "r") for key in sums}
         whole = all(zlib.crc32(array.data) == sums[key] for key, array in arrays.items())
         whole &= {"input_ids", "ends"} <= arrays.keys()
     except Exception:  # what numpy raises on damaged files is written down nowhere
