@@ -93,6 +93,14 @@ def test_every_row_comes_first_as_often():
     assert ((first - expected).abs() < 5 * expected.sqrt()).all()
 
 
+def test_the_rows_that_fill_no_step_are_of_every_shard_whatever_its_size():
+    shards = torch.tensor([0] * 1000 + [1] * 1000 + [2] * 10)  # the last shard that is written is mostly a small one
+    passes = [by_shard([(shards, 1)], torch.Generator().manual_seed(seed), 32)[62 * 32 :] for seed in range(400)]
+    left = torch.cat(passes)
+    assert len(left) == 400 * (2010 - 62 * 32)
+    assert abs(float((shards[left] == 2).float().mean()) - 10 / 2010) < 0.003
+
+
 def test_domains_are_mixed_in_proportion():
     domains = [(torch.arange(900) // 10, 2), (torch.arange(300) // 10, 2)]
     order = by_shard(domains, torch.Generator().manual_seed(0), 4)

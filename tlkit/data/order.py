@@ -44,12 +44,13 @@ def by_shard(domains: Sequence[tuple[Tensor, int]], generator: torch.Generator, 
     """Return an order of the rows of some domains in which neighbours are of a few shards.
 
     The shards of a domain come in a random order and are taken a window at a time, whose rows are shuffled. The
-    domains, one after the other in the rows, are mixed as chance has it, in proportion to their rows.
+    domains, one after the other in the rows, are mixed as chance has it, in proportion to their rows. Rows that fill no
+    step come last; each is as likely to, whatever its shard.
 
     Args:
         domains: Of each domain ``(N,)`` the number of the shard of each row, and how many shards make a window.
         generator: What the order is drawn from.
-        step: Rows a step, over all ranks; the order does not depend on it.
+        step: Rows a step, over all ranks.
 
     Example:
         >>> shards = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
@@ -65,7 +66,11 @@ def by_shard(domains: Sequence[tuple[Tensor, int]], generator: torch.Generator, 
     mixed = torch.empty(len(owner), dtype=torch.int64)
     for number, (order, end) in enumerate(zip(orders, sizes.cumsum(0).tolist(), strict=True)):
         mixed[owner == number] = order + (end - len(order))
-    return mixed
+    # Not those that happen to be last: the rows of a small shard would be so much too often.
+    late = torch.zeros(len(mixed), dtype=torch.bool)
+    late[torch.randperm(len(mixed), generator=generator)[: len(mixed) % step]] = True
+    late = late[mixed]
+    return torch.cat([mixed[~late], mixed[late]])
 
 
 def _of_one(shards: Tensor, window: int, generator: torch.Generator) -> Tensor:
