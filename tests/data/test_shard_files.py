@@ -1,10 +1,13 @@
 """Shards that are missing, cut off, changed or made to do harm, each told in words; and shards behind an address."""
 
 import contextlib
+import dataclasses
+import errno
 import functools
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import threading
@@ -13,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from fsspec.core import url_to_fs
 
 from tests.data.shard_sets import array_samples, pack, picture
 from tlkit.data import ArrayShardDomains, ImageShardDomains, ShardSample, index_shards, write_domain
@@ -49,10 +53,8 @@ def read_all(data):
 
 
 def test_shards_of_other_programs_are_read_and_their_index_is_kept(tmp_path):
-    more = [("x/notes.txt", b"passed over"), ("x/021.seg.png", b"too")]
-    pack(
-        tmp_path / "d" / "0.tar", [*good(), *more[1:], ("x/021.npy", npy(np.zeros((2, 3), "f8"))), ("x/021.cls", b"a")]
-    )
+    more = [("x/021.seg.png", b"passed over"), ("README", b"too"), ("__index__.json", b"{}"), ("._000.npy", b"a Mac")]
+    pack(tmp_path / "d" / "0.tar", [*good(), *more, ("x/021.npy", npy(np.zeros((2, 3), "f8"))), ("x/021.cls", b"a")])
     batches = read_all(ArrayShardDomains(str(tmp_path), ["d"], batch_size=4))
     values = torch.cat([getattr(batch, "source", batch).x[:, 0, 0] for batch in batches])
     assert set(values.tolist()) >= set(range(15))
@@ -65,6 +67,21 @@ def test_shards_of_other_programs_are_read_and_their_index_is_kept(tmp_path):
         with open(os.path.join(cache, path), "r+b") as file:
             file.write(b"damaged")
     assert len(read_all(ArrayShardDomains(str(tmp_path), ["d"], batch_size=4))) == len(batches)
+
+
+def test_an_index_that_cannot_be_kept_is_made_in_every_run(tmp_path, monkeypatch, caplog):
+    pack(tmp_path / "d" / "0.tar", good())
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with caplog.at_level("INFO"):
+        read_all(ArrayShardDomains(str(tmp_path), ["d"], batch_size=4))
+    assert "npz cannot be written: Not a directory; the next run makes it again" in caplog.text
+
+
+def test_what_is_being_written_is_no_domain(tmp_path):
+    for name in ("d", ".writing-x1"):
+        pack(tmp_path / name / "0.tar", good())
+    assert ArrayShardDomains(str(tmp_path), ["d"]).domains == ["d"]
 
 
 def test_the_index_is_the_same_bytes_and_says_where_samples_lie(tmp_path):
@@ -379,6 +396,34 @@ def test_what_is_kept_keeps_to_its_size(served, tmp_path):
     assert not list(kept.rglob("*.part"))
     with pytest.raises(DataError, match=r"cache_gb .* is less than the .* GB of the 4 shards a domain .*'d'"):
         ArrayShardDomains(served.url, ["d"], batch_size=4, window=4, cache_gb=2.5 * size / 1e9).setup()
+
+
+def test_a_shard_that_was_written_anew_is_fetched_anew(served, tmp_path):
+    def largest():
+        return max(float(batch.max()) for batch in bits(read_all(ArrayShardDomains(served.url, ["d"], batch_size=4))))
+
+    def change(by):
+        samples = [dataclasses.replace(each, x=each.x + by) for each in array_samples(0, 96)]
+        shutil.rmtree(tmp_path / "shards" / "d", ignore_errors=True)
+        write_domain(tmp_path / "shards" / "d", samples, megabytes=0.04)
+        for path in (tmp_path / "shards" / "d").iterdir():
+            os.utime(path, (by, by))  # Last-Modified is in whole seconds
+
+    change(0)
+    assert largest() == 95
+    change(1000)  # shards of the same names and sizes, and the same index
+    assert largest() == 1095
+
+
+def test_a_disk_that_is_full_while_a_shard_is_fetched(served, monkeypatch):
+    def full(remote, local):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    data = ArrayShardDomains(served.url, ["d"], batch_size=4)
+    data.setup()
+    monkeypatch.setattr(url_to_fs(served.url)[0], "get_file", full)  # the one that is used: fsspec makes one for all
+    with pytest.raises(DataError, match=r"d-0\d+.tar cannot be kept in .*: No space left on device; make room"):
+        list(data.train_dataloader())
 
 
 def test_an_address_that_is_wrong(served, tmp_path):

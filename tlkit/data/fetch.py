@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 
 from tlkit import __version__
 from tlkit.data.archives import unpack
-from tlkit.data.folders import data_folder, find_folder
+from tlkit.data.folders import data_folder, find_folder, locked
 from tlkit.errors import DataError
 
 __all__ = ["Published", "fetch", "published_folder", "unpack"]
@@ -68,7 +67,7 @@ def published_folder(root: str | None, default: str, needed: Sequence[str], arch
     if not _missing(folder, needed):
         return folder
     if archives:
-        with _locked(folder):
+        with locked(folder / ".tlkit-lock", "TLKIT_DATA"):  # the ranks of a run must not write the same file
             if missing := _missing(folder, needed):  # another process may have been faster
                 for file in archives:
                     try:
@@ -112,7 +111,7 @@ def fetch(file: Published, folder: Path) -> Path:
     """
     if (folder / file.name).is_file():
         return _verified(file, folder / file.name)
-    with _locked(folder):
+    with locked(folder / ".tlkit-lock", "TLKIT_DATA"):  # the ranks of a run must not write the same file
         return _fetch(file, folder)
 
 
@@ -303,18 +302,3 @@ def _aside(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time fetch into ``folder``, so that the ranks of a run do not write the same file."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".tlkit-lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {folder}: {error}; set TLKIT_DATA to a folder that can be written"
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -14,8 +14,12 @@ __all__ = ["data_folder", "find_folder", "locked"]
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Let one process of a machine at a time be inside; ``file`` is made for it in the cache, with its folder.
+def locked(file: Path, setting: str = "XDG_CACHE_HOME") -> Iterator[None]:
+    """Let one process of a machine at a time be inside.
+
+    Args:
+        file: What is made for it, with its folder.
+        setting: The environment variable that names another folder.
 
     Raises:
         DataError: If it cannot be made.
@@ -25,7 +29,7 @@ def locked(file: Path) -> Iterator[None]:
         lock = file.open("w")
     except OSError as error:
         raise DataError(
-            f"cannot write into {file.parent}: {error}; set XDG_CACHE_HOME to a folder that can be written"
+            f"cannot write into {file.parent}: {error}; set {setting} to a folder that can be written"
         ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ __all__ = ["FetchedShards", "LocalShards", "ShardReader", "Shards", "open_shards
 _OPEN = 32  # shards that a process keeps open
 _TRIES = 3  # of a transfer that breaks off
 _WAIT = 1.0  # seconds between them
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Names that the kinds of storage have for it: S3 and https, Google, Azure, a disk, memory.
+_VERSIONS = ("ETag", "etag", "md5Hash", "Content-MD5", "Last-Modified", "LastModified", "last_modified", "updated",
+             "mtime", "created")  # fmt: skip
 _TOUCH = 5.0  # seconds between two marks of what is in use
 
 
@@ -67,7 +72,7 @@ class LocalShards(Shards):
 
     def domains(self) -> list[str]:
         """Return the folders with shards in them."""
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and next(path.glob("*.tar"), None))
+        return sorted(path.name for path in self.folder.iterdir() if _holds_shards(path))
 
     def index(self, domain: str) -> bytes | None:
         """Return the content of ``index.npz``."""
@@ -100,6 +105,11 @@ class LocalShards(Shards):
         self._check(str(path), found, size)
 
 
+def _holds_shards(path: Path) -> bool:
+    # What is still being written, or was left by a process that was killed, lies in a hidden folder.
+    return path.name[0] != "." and path.is_dir() and next(path.glob("*.tar"), None) is not None
+
+
 class FetchedShards(Shards):
     """Shards at an address of object storage, fetched whole when a sample of theirs is asked for, and kept a while.
 
@@ -129,8 +139,10 @@ class FetchedShards(Shards):
             return bytes(storage.cat_file(path)) if storage.exists(path) else None
 
     def open(self, domain: str, shard: str, size: int) -> tuple[int, Path]:
-        """Open the file that the shard is kept in, fetched if it is not there yet."""
-        path = self.folder / f"{hashlib.sha256(domain.encode()).hexdigest()[:12]}-{size}-{shard}"
+        """Open the file that the shard is kept in, fetched if it is not there yet, or was changed at the address."""
+        version = self._ask(f"{domain}/{shard}", _version)
+        key = hashlib.sha256(f"{domain}\0{version}".encode()).hexdigest()[:20]
+        path = self.folder / f"{key}-{size}-{shard}"
         while True:
             with locked(self.folder / f".{path.name}.lock"):
                 if not path.is_file():
@@ -146,15 +158,7 @@ class FetchedShards(Shards):
             self._make_room(size)
         aside = path.with_name(f".{path.name}.part")  # of this process alone: it holds the lock
         try:
-            for left in reversed(range(_TRIES)):
-                try:
-                    with self._storage(name) as (storage, remote):
-                        storage.get_file(remote, str(aside))
-                    break
-                except DataError as error:
-                    if not left or isinstance(error.__cause__, FileNotFoundError):
-                        raise
-                    time.sleep(_WAIT)
+            self._ask(name, lambda storage, remote: storage.get_file(remote, str(aside)))
             self._check(f"{self.url}/{name}", aside.stat().st_size, size)
             aside.rename(path)
         except OSError as error:
@@ -164,6 +168,18 @@ class FetchedShards(Shards):
             ) from error
         finally:
             aside.unlink(missing_ok=True)
+
+    def _ask(self, name: str, question: Callable[[Any, str], Any]) -> Any:
+        """Return what the storage answers, asked again if the connection breaks off."""
+        for left in reversed(range(_TRIES)):
+            try:
+                with self._storage(name) as (storage, remote):
+                    return question(storage, remote)
+            except DataError as error:
+                if not left or isinstance(error.__cause__, FileNotFoundError):
+                    raise
+                time.sleep(_WAIT)
+        raise AssertionError
 
     def _make_room(self, size: int) -> None:
         kept = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("[!.]*"))
@@ -187,10 +203,18 @@ class FetchedShards(Shards):
         except DataError:
             raise
         except Exception as error:  # each kind of storage raises its own
+            if isinstance(error, OSError) and error.errno in _FULL:  # of this machine's disk
+                raise
             reason = "it is not there" if isinstance(error, FileNotFoundError) else brief(error)
             raise DataError(
                 f"{url} cannot be read: {reason}. Check the address, and that this machine may read there"
             ) from error
+
+
+def _version(storage: Any, remote: str) -> str:
+    """Return what a storage tells the versions of a file apart by; "" if it tells nothing."""
+    told = storage.info(remote)
+    return next((str(told[name]) for name in _VERSIONS if told.get(name)), "")
 
 
 def open_shards(root: str, cache_bytes: int) -> LocalShards | FetchedShards:

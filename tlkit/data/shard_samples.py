@@ -56,7 +56,8 @@ class Sample:
 def samples_of(shard: Path) -> Iterator[Sample]:
     """Yield the samples of a shard in order, each checked as far as that goes without decoding it.
 
-    Members of other endings than those of images, ``npy``, ``cls`` and ``json`` are passed over.
+    Members of other endings than those of images, ``npy``, ``cls`` and ``json`` are passed over, and so are hidden
+    ones, those without an ending, and those named ``__like_this__``.
 
     Raises:
         DataError: If the shard is cut off or no plain tar file, a member is none that a shard may have, or a sample has
@@ -89,6 +90,8 @@ def _grouped(shard: Path, tar: tarfile.TarFile, descriptor: int, size: int) -> I
                 f"the shard {shard} is cut off or damaged: its member {member.name!r} should have {member.size} bytes, "
                 f"and {max(size - member.offset_data, 0)} are there. Get it again"
             )
+        if not ending or _is_aside(PurePosixPath(key).name):
+            continue
         if sample is None or sample.key != key:
             if sample is not None:
                 yield _finished(shard, sample)
@@ -96,6 +99,11 @@ def _grouped(shard: Path, tar: tarfile.TarFile, descriptor: int, size: int) -> I
         _add(shard, sample, ending, member, descriptor)
     if sample is not None:
         yield _finished(shard, sample)
+
+
+def _is_aside(name: str) -> bool:
+    """Return whether a name is of what systems and programs leave: ``._0001``, ``.DS_Store``, ``__index__``."""
+    return name.startswith(".") or (name.startswith("__") and name.endswith("__"))
 
 
 def _split_name(shard: Path, member: tarfile.TarInfo) -> tuple[str, str]:

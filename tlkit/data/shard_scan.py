@@ -6,7 +6,7 @@ import hashlib
 import os
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ def kept_index(folder: Path) -> ShardIndex:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in shards]
     key = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()[:40]
     path = cache_folder() / "shards" / f"{key}.npz"
-    with locked(path.with_suffix(".lock")):  # the processes of a run make it once
+    with ExitStack() as stack:
+        with suppress(DataError):  # what keeps it says that it cannot
+            stack.enter_context(locked(path.with_suffix(".lock")))  # the processes of a run make it once
         return _kept(path) or _keep(path, index_of(folder))
 
 
