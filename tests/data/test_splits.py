@@ -42,6 +42,8 @@ def test_one_huge_group_is_not_chosen_when_a_small_one_fits_better():
 
 
 def test_too_few_rows_or_groups():
+    with pytest.raises(DataError, match="0 rows are too few to hold out 1 of 0 rows"):
+        divide(np.arange(0), 1, np.zeros(5, int), None, np.random.default_rng(0))
     with pytest.raises(DataError, match="1 rows are too few to hold out 1 of 1 rows"):
         divide(np.arange(1), 1, np.zeros(1, int), None, np.random.default_rng(0))
     with pytest.raises(DataError, match="1 groups are too few"):

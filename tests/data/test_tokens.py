@@ -109,14 +109,14 @@ def test_a_text_without_tokens_is_padding():
     assert found.batch(torch.tensor([0, 1]))["input_ids"].tolist() == [[9, 9], [5, 6]]
 
 
-def test_writers_at_the_same_time_leave_one_whole_folder(tokenizer, cache):
+def test_of_several_at_the_same_time_one_works_them_out(tokenizer, encoded, cache):
     found = []
     threads = [threading.Thread(target=lambda: found.append(tokenize(TEXTS, tokenizer, 8, "dvd"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4
+    assert (len(found), len(encoded)) == (4, 1)
     every = torch.arange(3)
     assert all(torch.equal(x.batch(every)["input_ids"], found[0].batch(every)["input_ids"]) for x in found)
     assert len(list(cache.iterdir())) == 1

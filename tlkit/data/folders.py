@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tlkit.errors import DataError
@@ -24,15 +24,14 @@ def locked(file: Path, setting: str = "XDG_CACHE_HOME") -> Iterator[None]:
     Raises:
         DataError: If it cannot be made.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.open("w")
-    except OSError as error:
-        raise DataError(
-            f"cannot write into {file.parent}: {error}; set {setting} to a folder that can be written"
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(file.open("w")), fcntl.LOCK_EX)  # which some network file systems lack
+        except OSError as error:
+            raise DataError(
+                f"cannot write into {file.parent}: {error}; set {setting} to a folder that can be written"
+            ) from error
         yield
 
 

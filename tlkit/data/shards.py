@@ -118,13 +118,14 @@ class ShardDomains(DomainDataModule):
         """Return one split of one domain; training rows are augmented, if so chosen."""
         index = self._index(domain)
         codes = np.array([*(self.classes.index(name) for name in index.labels), -1])
-        groups = None if index.group is None else np.array(index.groups)[index.group]
-        published = {}
-        if index.split is not None:
-            held = [np.flatnonzero(index.split == SPLITS.index(name)) for name in ("test", "val")]
-            published = {"test": held[0], "val": held[1] if len(held[1]) else None}
-        rows = self.split(domain, codes[index.label], groups=groups, **published)[split]
-        return self.rows(self._readers[domain], rows, codes, split)
+        if domain not in self.splits:
+            groups = None if index.group is None else np.array(index.groups)[index.group]
+            published = {}
+            if index.split is not None:
+                held = [np.flatnonzero(index.split == SPLITS.index(name)) for name in ("test", "val")]
+                published = {"test": held[0], "val": held[1] if len(held[1]) else None}
+            self.split(domain, codes[index.label], groups=groups, **published)
+        return self.rows(self._readers[domain], self.splits[domain][split], codes, split)
 
     def _index(self, domain: str) -> ShardIndex:
         if domain not in self._readers:

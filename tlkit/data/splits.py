@@ -263,7 +263,7 @@ def _by_row(codes: Rows, quota: NDArray[np.float64], count: int, random: np.rand
     largest_first = np.lexsort((random.random(len(take)), take - quota))
     take[largest_first[: count - take.sum()]] += 1
     order = random.permutation(len(codes))
-    return np.concatenate([order[codes[order] == code][:number] for code, number in enumerate(take)])
+    return np.concatenate([order[:0], *(order[codes[order] == code][:number] for code, number in enumerate(take))])
 
 
 def _by_group(

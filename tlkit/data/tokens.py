@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tlkit.backbones.packaged import model_folder
+from tlkit.data.folders import locked
 from tlkit.data.spool import Spool, cache_folder
 from tlkit.errors import BackboneError, DataError
 from tlkit.notes import say
@@ -99,8 +101,8 @@ def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -
     """Return the tokens of texts.
 
     They are kept in the folder ``tokens`` of :func:`~tlkit.data.spool.cache_folder` under a hash of the texts, the
-    tokenizer and ``max_length``, 4 bytes a token, and mapped into memory from there. Several processes may do so at
-    once. What is damaged there is worked out again.
+    tokenizer and ``max_length``, 4 bytes a token, and mapped into memory from there. Of several processes one works
+    them out, and the others wait. What is damaged there is worked out again.
     ``token_type_ids`` are among them where they are not all zero, which is what models take for granted.
 
     Args:
@@ -115,14 +117,17 @@ def tokenize(texts: Sequence[str], tokenizer: str, max_length: int, name: str) -
     encoder = _tokenizer(tokenizer, max_length)
     key = _key(texts, encoder, max_length)
     folder = cache_folder() / "tokens" / key
-    arrays = _read(folder, name) if folder.exists() else None
-    if arrays is None:
-        arrays = _encode(texts, encoder, max_length)
-        cut = float((np.diff(arrays["ends"], prepend=0) == max_length).mean())
-        if cut:
-            say(f"{name}: {cut:.0%} of {len(texts)} texts fill all {max_length} tokens, longer ones are cut")
-        if _write(arrays, folder):
-            arrays = _read(folder, name) or arrays
+    if (arrays := _read(folder, name)) is None:
+        with ExitStack() as stack:
+            with suppress(DataError):  # where nothing can be written, each process works them out for itself
+                stack.enter_context(locked(cache_folder() / "tokens.lock"))
+            if (arrays := _read(folder, name)) is None:
+                arrays = _encode(texts, encoder, max_length)
+                cut = float((np.diff(arrays["ends"], prepend=0) == max_length).mean())
+                if cut:
+                    say(f"{name}: {cut:.0%} of {len(texts)} texts fill all {max_length} tokens, longer ones are cut")
+                if _write(arrays, folder):
+                    arrays = _read(folder, name) or arrays
     return Tokens(arrays, encoder.pad_token_id or 0)
 
 
@@ -175,7 +180,9 @@ def _encode(texts: Sequence[str], encoder: Any, max_length: int) -> Arrays:
 
 
 def _read(folder: Path, name: str) -> Arrays | None:
-    """Return the arrays of a folder of the cache; None if they are not what was written."""
+    """Return the arrays of a folder of the cache; None if there is none, or they are not what was written."""
+    if not folder.exists():
+        return None
     try:
         sums = json.loads((folder / _SUMS).read_text(encoding="utf-8"))
         # What torch takes must be one that could be written; copy on write, Linux promises no more than it has memory.
