@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from tests.data.shard_sets import array_samples, picture
+from tests.data.text_files import write_table
 from tlkit.data import (
     ArrayShardDomains,
     ImageFolderDomains,
     ImageShardDomains,
     ShardSample,
+    TextDomains,
     write_domain,
     write_shards,
 )
@@ -221,6 +223,27 @@ def test_groups_and_published_splits_are_kept(tmp_path):
     write_domain(tmp_path / "c", samples)
     with pytest.raises(DataError, match=r"group 'g0' is in two splits, train \(c-000000.tar#0\) and test \(c.*#35\)"):
         open_arrays(tmp_path, ["c"], [])
+
+
+def test_groups_that_are_numbers_of_each_domain_are_not_shared_by_the_domains(tmp_path):
+    texts = TextDomains(write_table(tmp_path), ["electronics"], ["dvd"], words=20, batch_size=4)
+    write_shards(texts, tmp_path / "shards")
+    data = open_arrays(tmp_path / "shards", ["electronics"], ["dvd"])
+    one, other = (set(data._readers[domain].index.groups) for domain in ("electronics", "dvd"))
+    assert len(one) == len(other) == 40
+    assert not one & other
+    rows = data.splits["electronics"]  # none is left out for what the other domain tests on
+    assert sum(len(rows[split]) for split in ("train", "val", "test")) == 40
+
+
+def test_rows_that_are_trained_and_tested_on_are_written_once(tmp_path):
+    texts = TextDomains(
+        write_table(tmp_path), ["electronics"], ["dvd"], words=20, batch_size=4, protocol="transductive"
+    )
+    write_shards(texts, tmp_path / "shards")
+    data = open_arrays(tmp_path / "shards", ["electronics"], ["dvd"])
+    assert [len(data.row_names(domain)) for domain in ("electronics", "dvd")] == [40, 40]
+    assert not set(data.splits["dvd"]["train"]) & set(data.splits["dvd"]["test"])
 
 
 def test_a_target_without_labels(tmp_path):

@@ -233,11 +233,13 @@ class _ArrayRows:
 
     def __init__(self, data: DomainDataModule, domain: str) -> None:
         self.classes, self.domain = data.classes, domain
+        # Shards take groups of one name for one in all domains; those of other data may be each domain's own numbers.
+        self.before = "" if data.shared_groups else f"{domain}: "
         self.parts = [data.dataset(domain, "reference"), data.dataset(domain, "test")]
         division = data._divisions.get(domain)
         self.groups: NDArray[Any] | None = None
         self.splits: list[Split] | None = None
-        if division is None:  # a data module that divides its rows in its own way
+        if domain not in data.splits:  # a data module that divides its rows in its own way
             sizes = [len(part) for part in self.parts]  # type: ignore[arg-type]
             self.numbers = np.arange(sum(sizes))
             self.places = self.numbers
@@ -247,6 +249,8 @@ class _ArrayRows:
         numbers = np.concatenate([splits["reference"], splits["test"]])
         # Some protocols test on training rows: each is written once.
         self.numbers, self.places = np.unique(numbers, return_index=True)
+        if division is None:  # all rows are in every split
+            return
         self.groups = None if division.groups is None else np.asarray(division.groups)
         published = division.test if division.test is not None and np.ndim(division.test) else None
         self.splits = _published(len(division.y), published, division.val)
@@ -271,7 +275,7 @@ class _ArrayRows:
         return ShardSample(
             np.asarray(x),
             None if label < 0 else self.classes[label],
-            None if self.groups is None else str(self.groups[number]) or f"row {number}",
+            None if self.groups is None else self.before + (str(self.groups[number]) or f"row {number}"),
             None if self.splits is None else self.splits[number],
             name=f"row {number}",
         )
