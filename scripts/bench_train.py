@@ -1,22 +1,24 @@
 """Time `tlkit fit` against a training loop written by hand, with the same data, loader, networks and loss.
 
-    python scripts/bench_train.py [--rounds 5] [--windows 4]          writes its section of docs/speed.md
+    python scripts/bench_train.py [--windows 6]                       writes its section of docs/speed.md
     python scripts/bench_train.py --networks cnn1d --processes 1      only prints
     python scripts/bench_train.py --quick                             a few steps in this process: does it run
 
-Every round runs both, one after the other, in turns the one and the other first, each in processes of its own and with
-one thread a process. Rates are of windows of ten steps, without the first of a run; the ratio is the median of the
-rounds'. The loop is what one would write for the same gradient: one concatenated forward pass, cross-entropy, MMD of
-the features (of all processes, gathered with gradients), one backward pass, AdamW; it logs nothing, shows nothing and
-keeps nothing. `tlkit fit` does all of that. CPU seconds are those of the first process; where other work kept more than
-a tenth of a core busy, the ratio of samples a CPU second is what counts. The second table says where the time of a step
-goes. Exit status 1 if a ratio is below 0.95, --quick aside.
+Both run at the same time and take turns of a second: one is stopped while the other works, so that whatever slows the
+machine down slows both. Each has one thread a process. Rates are of windows of ten steps, without the first, in the
+seconds in which it was its turn; the ratio is that of the medians. The loop is what one would write for the same
+gradient: one concatenated forward pass, cross-entropy, MMD of the features (of all processes, gathered with
+gradients), one backward pass, AdamW; it logs nothing, shows nothing and keeps nothing. `tlkit fit` does all of that.
+CPU seconds are those of the first process; where other work kept more than a tenth of a core busy, the ratio of samples
+a CPU second is what counts. The second table says where the time of a step goes. Exit status 1 if a ratio is below
+0.95, --quick aside.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import socket
 import subprocess
@@ -24,16 +26,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from itertools import chain, islice, repeat
+from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import yaml
 from bench_sets import image_folders, series, texts
-from measuring import UNITS, Clock, OthersAtWork, Unit, keep, run, settings
+from measuring import UNITS, Clock, OthersAtWork, Unit, in_turns, keep, run, started
 
 WINDOW = 10  # steps
 BOUND = 0.95
@@ -70,7 +71,7 @@ def recipe(network: str, root: Path, steps: int, processes: int) -> Path:
         known.write_text(json.dumps(make(root)))
     data = json.loads(known.read_text())
     data["init_args"] |= {"sources": ["a"], "targets": ["b"]}
-    stamps = {"file": str(root / "stamps.json"), "every": WINDOW}
+    stamps = {"file": str(root / "fit.json"), "every": WINDOW}
     content = {
         "seed_everything": 0,
         "model": {"backbone": backbone, "task": "Classification", "adaptation": [{"class_path": "MMD"}]},
@@ -91,32 +92,30 @@ def recipe(network: str, root: Path, steps: int, processes: int) -> Path:
     return file
 
 
-def rates(file: Path, processes: int) -> dict[Unit, float]:
-    """Return the samples a second of what has just run: the median of its windows, the first left out."""
+def rates(file: Path, processes: int, kind: str, turns: list[tuple[float, float]]) -> dict[Unit, float]:
+    """Return the samples a second of what has just run, in its turns: the median of its windows, the first left out."""
     batch_size = yaml.safe_load(file.read_text())["data"]["init_args"]["batch_size"]
     samples = 2 * batch_size * processes * WINDOW
-    stamps = np.array(json.loads((file.parent / "stamps.json").read_text()))
-    seconds = np.median(np.diff(stamps, axis=0), axis=0)
-    return {unit: samples / float(each) for unit, each in zip(UNITS, seconds, strict=True)}
-
-
-def run_fit(file: Path, processes: int) -> None:
-    run([sys.executable, "-m", "tlkit.cli", *words_of_fit(file)])
+    stamps = json.loads((file.parent / f"{kind}.json").read_text())
+    spent = [
+        (sum(max(min(end, after) - max(begin, before), 0.0) for begin, end in turns), later - sooner)
+        for (before, sooner), (after, later) in pairwise(stamps)
+    ]
+    return {unit: samples / median(each[place] for each in spent) for place, unit in enumerate(UNITS)}
 
 
 def words_of_fit(file: Path) -> list[str]:
     return ["fit", f"--config={file}", f"--run_id=r{time.time_ns()}"]
 
 
-def run_loop(file: Path, processes: int) -> None:
+def start(kind: str, file: Path, processes: int) -> list[subprocess.Popen[str]]:
+    """Start one of the two; return its processes, each of which may have started others."""
+    if kind == "fit":
+        return [started([sys.executable, "-m", "tlkit.cli", *words_of_fit(file)])]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         group = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
-    command = [sys.executable, __file__, f"--loop={file}"]
-    others = [subprocess.Popen(command, env=settings(RANK=rank, **group)) for rank in range(1, processes)]
-    run(command, RANK=0, **group)
-    for other in others:
-        other.wait()
+    return [started([sys.executable, __file__, f"--loop={file}"], RANK=rank, **group) for rank in range(processes)]
 
 
 def _parts(file: Path) -> Any:
@@ -190,7 +189,7 @@ def loop(file: Path, rank: int = 0, world: int = 1) -> None:
         if step % WINDOW == 0:
             stamps.append((time.perf_counter(), time.process_time()))
     if rank == 0:
-        (file.parent / "stamps.json").write_text(json.dumps(stamps))
+        (file.parent / "loop.json").write_text(json.dumps(stamps))
     if world > 1:
         dist.destroy_process_group()
 
@@ -272,23 +271,21 @@ PARTS = (
 )
 
 
-def compare(file: Path, processes: int, rounds: int, here: bool) -> tuple[list[str], float]:
-    """Run both as often as asked; return the cells of a row of the first table, and the ratio that counts."""
-    found: dict[str, list[dict[Unit, float]]] = {"loop": [], "fit": []}
-    start: dict[str, Callable[[Path, int], Any]] = {"loop": run_loop, "fit": run_fit}
+def compare(file: Path, processes: int, here: bool) -> tuple[list[str], float]:
+    """Run both; return the cells of a row of the first table, and the ratio that counts."""
+    others, kinds = OthersAtWork(), ("loop", "fit")
     if here:
         from tlkit.cli.main import main as tlkit
 
-        start = {"loop": lambda file, _: loop(file), "fit": lambda file, _: silent(tlkit, words_of_fit(file))}
-    others = OthersAtWork()
-    for number in range(rounds):
-        for kind in sorted(found, reverse=number % 2 == 0):
-            others.look()
-            start[kind](file, processes)
-            found[kind].append(rates(file, processes))
-    ratios = {unit: median(b[unit] / a[unit] for a, b in zip(*found.values(), strict=True)) for unit in UNITS}
-    cells = [f"{median(each['wall'] for each in of):.1f}" for of in found.values()]
-    cells += [f"{ratios[unit]:.2f}" for unit in UNITS]
+        loop(file)
+        silent(tlkit, words_of_fit(file))
+        turns = {kind: [(0.0, math.inf)] for kind in kinds}
+    else:
+        others.look(1.0)
+        turns = in_turns({kind: start(kind, file, processes) for kind in kinds})
+    found = {kind: rates(file, processes, kind, turns[kind]) for kind in kinds}
+    ratios = {unit: found["fit"][unit] / found["loop"][unit] for unit in UNITS}
+    cells = [f"{found[kind]['wall']:.1f}" for kind in kinds] + [f"{ratios[unit]:.2f}" for unit in UNITS]
     return [*cells, others.judged_by], ratios[others.judged_by]
 
 
@@ -301,8 +298,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS))
     parser.add_argument("--processes", type=int, nargs="+")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--windows", type=int, default=4, help="windows of ten steps a run, times ten for CNN1d")
+    parser.add_argument("--windows", type=int, default=6, help="windows of ten steps a run, times ten for CNN1d")
     parser.add_argument("--quick", action="store_true")
     for own in ("loop", "shares", "out"):  # what this program starts itself with
         parser.add_argument(f"--{own}", type=Path, help=argparse.SUPPRESS)
@@ -320,7 +316,7 @@ def main() -> int:
     whole = not (options.networks or options.processes or options.quick)
     networks, processes = options.networks or list(NETWORKS), options.processes or [1, 2]
     if options.quick:
-        networks, processes, options.rounds, options.windows = ["cnn1d"], [1], 1, 0.2
+        networks, processes, options.windows = ["cnn1d"], [1], 0.2
     lines = [
         "| network | processes | plain loop, samples/s | `tlkit fit`, samples/s | tlkit / loop | the same of the CPU |"
         " judged by |",
@@ -334,7 +330,7 @@ def main() -> int:
             title, _, _, factor = NETWORKS[network]
             steps = WINDOW * (1 + round(options.windows * factor))
             for number in processes:
-                cells, ratio = compare(recipe(network, root, steps, number), number, options.rounds, options.quick)
+                cells, ratio = compare(recipe(network, root, steps, number), number, options.quick)
                 missed |= ratio < BOUND
                 lines.append(f"| {title} | {number} | {' | '.join(cells)} |")
                 print(lines[-1], flush=True)

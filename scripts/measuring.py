@@ -6,16 +6,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +65,65 @@ def settings(**environment: Any) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
     }
     return {**os.environ, **fixed, **{key: str(value) for key, value in environment.items()}}
+
+
+def started(command: list[str], **environment: Any) -> subprocess.Popen[str]:
+    """Start a process as :func:`run` does, in a group of its own; what it says goes into a file that is its stderr."""
+    said = TemporaryFile("w+")  # noqa: SIM115 - read when the process has ended
+    process = subprocess.Popen(
+        command, env=settings(**environment), stdout=said, stderr=said, text=True, start_new_session=True
+    )
+    process.stderr = said
+    return process
+
+
+def in_turns(
+    contenders: dict[str, list[subprocess.Popen[str]]], seconds: float = 1.0
+) -> dict[str, list[tuple[float, float]]]:
+    """Let contenders work in turns until all have ended, each stopped while it is not its turn.
+
+    Args:
+        contenders: The processes of each, as :func:`started` returns them.
+        seconds: How long a turn is.
+
+    Returns:
+        The turns of each, from when to when by ``time.perf_counter``.
+
+    Raises:
+        SystemExit: With what it said, if a process ends with another status than 0.
+    """
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for group in contenders.values():
+        _signal(group, signal.SIGSTOP)
+    try:
+        while any(process.poll() is None for group in contenders.values() for process in group):
+            for name, group in contenders.items():
+                if all(process.poll() is not None for process in group):
+                    continue
+                begin = time.perf_counter()
+                _signal(group, signal.SIGCONT)
+                time.sleep(seconds)
+                _signal(group, signal.SIGSTOP)
+                turns[name].append((begin, time.perf_counter()))
+                for process in group:
+                    if process.poll():
+                        assert process.stderr is not None
+                        process.stderr.seek(0)
+                        raise SystemExit(f"{process.args!r} ended with {process.returncode}:\n{process.stderr.read()}")
+    finally:
+        for group in contenders.values():
+            _signal(group, signal.SIGKILL)
+            for process in group:
+                process.wait()
+                if process.stderr is not None:
+                    process.stderr.close()
+    return turns
+
+
+def _signal(group: list[subprocess.Popen[str]], number: signal.Signals) -> None:
+    for process in group:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 class OthersAtWork:

@@ -98,3 +98,29 @@ def test_a_section_of_the_page_is_replaced_and_the_others_stay(measuring, tmp_pa
         "# Speed", "Why.", "## Start", "first", "## Training", "fast",
     ]  # fmt: skip
     assert sorted(json.loads((tmp_path / "speed.json").read_text())) == ["start", "training"]
+
+
+def test_contenders_take_turns_and_end(measuring, tmp_path):
+    """Each notes when it works; what it notes lies in its turns, and none is left when one fails."""
+    work = (
+        "import sys, time\n"
+        "end = time.process_time() + 0.6\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    while time.process_time() < end:\n"
+        "        print(time.perf_counter(), file=file)\n"
+    )
+    names = ("one", "other")
+    made = {name: [measuring["started"]([sys.executable, "-c", work, str(tmp_path / name)])] for name in names}
+    turns = measuring["in_turns"](made, 0.2)
+    for name in names:
+        moments = [float(line) for line in (tmp_path / name).read_text().split()]
+        assert len(turns[name]) >= 3
+        inside = sum(any(begin <= moment <= end + 0.02 for begin, end in turns[name]) for moment in moments)
+        assert inside == len(moments)
+    for (_, end), (begin, _) in zip(turns["one"], turns["other"], strict=False):
+        assert end <= begin
+    fails = {"a": [measuring["started"]([sys.executable, "-c", "import time; time.sleep(60)"])]}
+    fails["b"] = [measuring["started"]([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"])]
+    with pytest.raises(SystemExit, match="ended with 3:\nno luck"):
+        measuring["in_turns"](fails, 0.1)
+    assert fails["a"][0].returncode == -9
