@@ -65,8 +65,8 @@ def eval_loader(
     order = None
     if shuffled:
         order = rows.shuffled()
-    elif rows.row_lengths is not None:  # the least padding, and too little memory shows at once
-        order = rows.row_lengths.argsort(stable=True, descending=True)
+    elif (lengths := rows.row_lengths) is not None:  # the least padding, and too little memory shows at once
+        order = lengths.argsort(stable=True, descending=True)
     sampler = EvalRows(len(rows), rank, world, order)
     return _row_loader(
         rows, num_workers, batch_size=batch_size, sampler=sampler, persistent_workers=persistent and num_workers > 0
