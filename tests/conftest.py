@@ -76,9 +76,10 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def no_group_left():
-    """Lightning leaves the address of a group that this process made to the processes that later tests start."""
+def nothing_left():
+    """Lightning leaves the address of a group and the seed of a run, which is that of orders, to what comes later."""
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
+    names += ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
     before = {name: os.environ.get(name) for name in names}
     yield
     for name, value in before.items():
