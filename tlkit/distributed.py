@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,16 @@ from torch.utils.data import DistributedSampler, Sampler
 from tlkit.errors import DataError
 from tlkit.types import Encoded
 
-__all__ = ["EvalRows", "Order", "TrainBatches", "gather", "run_seed", "same_initial_weights"]
+__all__ = [
+    "EvalRows",
+    "Order",
+    "TrainBatches",
+    "gather",
+    "mean_over_ranks",
+    "run_seed",
+    "same_initial_weights",
+    "several_ranks",
+]
 
 Order = Callable[[torch.Generator, int], Tensor]
 
@@ -135,26 +144,32 @@ class EvalRows(DistributedSampler[Any]):
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather along dim 0. The gradient of a rank's rows is the sum of what every rank's loss asks of them.
+    """All-gather a row of floats and a row of integers, each ``(N,)``, into ``(world, N)``, in one exchange.
 
-    DistributedDataParallel then averages parameter gradients over ranks, and the world size cancels: the result is the
-    gradient of the loss of the whole batch.
+    The gradient of a rank's floats is the sum of what every rank's loss asks of them. DistributedDataParallel then
+    averages parameter gradients over ranks, and the world size cancels: the result is the gradient of the loss of the
+    whole batch.
     """
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        world = dist.get_world_size()
-        ctx.rows = len(local)
-        everyone = local.new_empty((world * len(local), *local.shape[1:]))
-        dist.all_gather_into_tensor(everyone, local.contiguous())
-        return everyone
+    def forward(ctx: Any, floats: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
+        # As bytes: an exchange costs a small step more than what travels in it does.
+        local = torch.cat([floats.view(torch.uint8), integers.view(torch.uint8)])[None]
+        everyone = local.new_empty(dist.get_world_size(), local.numel())
+        dist.all_gather_into_tensor(everyone, local)
+        cut = floats.nbytes
+        result = (
+            everyone[:, :cut].contiguous().view(floats.dtype),
+            everyone[:, cut:].contiguous().view(integers.dtype),
+        )
+        ctx.mark_non_differentiable(result[1])
+        return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         grad = grads[0].contiguous()
         dist.all_reduce(grad)
-        first = dist.get_rank() * ctx.rows
-        return grad[first : first + ctx.rows]
+        return grad[dist.get_rank()], None
 
 
 @contextmanager
@@ -176,8 +191,8 @@ def same_initial_weights() -> Iterator[None]:
 def gather(*sides: Encoded | None) -> tuple[Encoded | None, ...]:
     """Return each side with the rows of all ranks, in the order of the ranks; gradients flow back to their rank.
 
-    All sides travel in one exchange of floats and one of integers. Every rank must call it at every step, with the same
-    number of rows. Without several processes the sides are returned as they are.
+    All sides travel in one exchange. Every rank must call it at every step, with the same number of rows. Without
+    several processes the sides are returned as they are.
 
     Args:
         sides: Encoded batches; ``None`` stays ``None``.
@@ -189,13 +204,13 @@ def gather(*sides: Encoded | None) -> tuple[Encoded | None, ...]:
         >>> gather(side, None) == (side, None)
         True
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not several_ranks():
         return sides
     present = [side for side in sides if side is not None]
     floats = [tensor for side in present for tensor in _floats(side)]
     integers = [tensor for side in present for tensor in _integers(side)]
-    gathered_floats = iter(_exchange(floats))
-    gathered_integers = iter(_exchange(integers))
+    everyones = _Gather.apply(_row(floats), _row(integers))
+    gathered_floats, gathered_integers = map(_pieces, everyones, (floats, integers))
     result: list[Encoded | None] = []
     for side in sides:
         if side is None:
@@ -219,19 +234,46 @@ def _integers(side: Encoded) -> list[Tensor]:
     return [*([side.y] if integer_y and side.y is not None else []), side.domain, side.index]
 
 
-def _exchange(tensors: list[Tensor]) -> list[Tensor]:
-    """Gather several tensors in one exchange: flattened into one row a rank, and cut apart again."""
+def _row(tensors: list[Tensor]) -> Tensor:
+    """Return several tensors as one row, of the dtype that holds the values of each."""
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
-    row = torch.cat([tensor.to(dtype).flatten() for tensor in tensors])[None]
-    everyone: Tensor = _Gather.apply(row)
-    pieces, first = [], 0
+    return torch.cat([tensor.to(dtype).flatten() for tensor in tensors])
+
+
+def _pieces(everyone: Tensor, tensors: list[Tensor]) -> Iterator[Tensor]:
+    """Cut the rows of all ranks, ``(world, N)``, into what each of the tensors is on all of them."""
+    first = 0
     for tensor in tensors:
         piece = everyone[:, first : first + tensor.numel()]
-        pieces.append(piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype))
+        yield piece.reshape(-1, *tensor.shape[1:]).to(tensor.dtype)
         first += tensor.numel()
-    return pieces
+
+
+def mean_over_ranks(values: Mapping[str, Tensor | float], device: torch.device) -> dict[str, Tensor | float]:
+    """Return the mean of each value over the ranks, in one exchange; without several processes, the values.
+
+    Args:
+        values: Numbers by name, the same names on every rank.
+        device: Where ranks exchange.
+
+    Example:
+        >>> mean_over_ranks({"loss": 0.5}, torch.device("cpu"))
+        {'loss': 0.5}
+    """
+    if not several_ranks():
+        return dict(values)
+    double = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in values.values())
+    dtype = torch.float64 if double else torch.float32  # whatever the values are: half precision adds up badly
+    mean = torch.stack([torch.as_tensor(value, dtype=dtype, device=device) for value in values.values()])
+    dist.all_reduce(mean)
+    return dict(zip(values, mean / dist.get_world_size(), strict=True))
+
+
+def several_ranks() -> bool:
+    """Return whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def run_seed(trainer: Any | None) -> int:

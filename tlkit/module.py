@@ -13,7 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from tlkit import __version__
 from tlkit.combinations import check_run
-from tlkit.distributed import gather, same_initial_weights
+from tlkit.distributed import gather, mean_over_ranks, same_initial_weights
 from tlkit.errors import ConfigurationError
 from tlkit.evaluation import collect_reference, target_inputs
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
@@ -154,7 +154,7 @@ class TransferModule(L.LightningModule):
             if labelled:
                 logged |= {f"train/{name}": value for name, value in self._batch_metrics(outputs.detach(), y).items()}
                 self._batch_metrics.reset()
-            self.log_dict(logged, batch_size=len(batch), sync_dist=True)
+            self.log_dict(mean_over_ranks(logged, self.device), batch_size=len(batch))  # sync_dist: one exchange each
         return {"loss": total, "values": values}
 
     def _adapt(

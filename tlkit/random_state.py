@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from tlkit.distributed import several_ranks
+
 __all__ = ["random_states", "restore_random_state"]
 
 
@@ -31,7 +33,7 @@ def random_states(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     }
     if torch.cuda.is_available():
         own["cuda"] = torch.cuda.get_rng_state()
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not several_ranks():
         return [own]
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, own)

@@ -258,31 +258,67 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+# Where rank 1 gets the signal, and the step that is saved: the one after, but for what waits for the others anyway.
+ON_TWO = [
+    ("step", 1, 2),
+    ("step", 10, 11),
+    ("step", 15, 16),  # a validation follows the step after
+    ("step", 16, 16),  # a validation follows
+    ("validation", 16, 16),
+    ("step", 23, 24),  # the step after is the last
+    ("step", 24, 24),  # the last
+]
+
+
 def on_two(root):
     """Train on two ranks, each with a folder of its own in mind: uninterrupted, interrupted on rank 1, and resumed."""
     rank = os.environ["RANK"]
     two = {"devices": 2, "strategy": "ddp"}
     fit(Path(root) / "whole" / rank, **two)
-    folder = Path(root) / "parted" / rank
-    stopped, code = fit(folder, *([Signal("step", 10)] if rank == "1" else []), **two)
-    resumed, last_code = fit(folder, ckpt_path=stopped.checkpoint, **two)
-    return stopped.interrupted, stopped.checkpoint, code, resumed.interrupted, last_code
+    found = []
+    for place, step, _ in ON_TWO:
+        folder = Path(root) / f"{place}-{step}" / rank
+        stopped, code = fit(folder, *([Signal(place, step)] if rank == "1" else []), **two)
+        saved = weights(Path(stopped.checkpoint).parent.parent)["global_step"]
+        torch.distributed.barrier()
+        resumed, last_code = fit(folder, ckpt_path=stopped.checkpoint, **two)
+        found.append((stopped.interrupted, saved, code, resumed.interrupted, last_code))
+    return found
 
 
 @pytest.mark.ddp
 def test_ranks_agree_on_the_step_and_on_the_folder(tmp_path):
     (tmp_path / "results").mkdir()
     first, second = on_ranks(2, on_two, str(tmp_path), folder=tmp_path / "results")
-    last = str(tmp_path / "parted" / "0" / "checkpoints" / "last.ckpt")
-    assert first == (True, last, 143, False, 0)  # rank 0 was told by rank 1, not by a signal of a known number
-    assert second == (True, last, 130, False, 0)
-    same(tmp_path / "parted" / "0", tmp_path / "whole" / "0")
-    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.glob("*/*")) == [
-        "parted/0",
-        "results/0.pkl",
-        "results/1.pkl",
-        "whole/0",
-    ]
+    # Rank 0 was told by rank 1, not by a signal of a known number.
+    assert first == [(True, saved, 143, False, 0) for _, _, saved in ON_TWO]
+    assert second == [(True, saved, 130, False, 0) for _, _, saved in ON_TWO]
+    for place, step, _ in ON_TWO:
+        same(tmp_path / f"{place}-{step}" / "0", tmp_path / "whole" / "0")
+    names = sorted(str(each.relative_to(tmp_path)) for each in tmp_path.glob("*/*"))
+    assert names == sorted(
+        [*(f"{place}-{step}/0" for place, step, _ in ON_TWO), "results/0.pkl", "results/1.pkl", "whole/0"]
+    )
+
+
+def test_lightning_makes_no_rank_wait_for_another_in_every_step():
+    """What is taken out of it is still there under its name, or a step on many ranks waits for rank 0 again."""
+    assert callable(L.pytorch.loops.training_epoch_loop._TrainingEpochLoop._broadcast_sigterm_tensor)
+
+
+class Terminated(L.Callback):
+    """SIGTERM while Lightning still has it, before the first step."""
+
+    def on_sanity_check_end(self, trainer, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_before_the_first_step_ends_after_it(tmp_path, uninterrupted):
+    stop, code = fit(tmp_path, Terminated())
+    assert (stop.interrupted, code) == (True, 143)
+    assert weights(tmp_path)["global_step"] == 1
+    fit(tmp_path, ckpt_path=stop.checkpoint)
+    same(tmp_path, uninterrupted)
 
 
 class Killed(BaseException):

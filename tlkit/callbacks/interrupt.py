@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
+import torch.distributed as dist
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -30,9 +32,10 @@ class StopCleanly(L.Callback):
 
     The checkpoint stands at a boundary that a resumed run continues from exactly: after a whole optimizer step and, if
     a validation is due there, after the validation. With several processes all ranks agree on the step, whichever of
-    them got the signal. ``trainer.fit`` then ends with Lightning's :class:`SIGTERMException`, a ``SystemExit`` with the
-    shell's exit status for the signal (130 or 143). Signals during start-up, before the first step, act as they always
-    do. Outside the main thread, where Python cannot handle signals, the callback does nothing.
+    them got the signal; it is the one after, since no rank waits in every step for what the others were told.
+    ``trainer.fit`` then ends with Lightning's :class:`SIGTERMException`, a ``SystemExit`` with the shell's exit status
+    for the signal (130 or 143). A Ctrl-C during start-up, before the first step, acts as it always does. Outside the
+    main thread, where Python cannot handle signals, the callback does nothing.
 
     Attributes:
         interrupted: Whether a signal asked the run to stop.
@@ -47,7 +50,7 @@ class StopCleanly(L.Callback):
         self._process = os.getpid()
         self._training = False
         self._before: dict[int, Any] = {}
-        self._distributed = False
+        self._ranks: _Ranks | None = None
         self._resumed = False  # whether this process has put metrics.csv in order
         self._row: dict[str, float] | None = None
 
@@ -57,20 +60,31 @@ class StopCleanly(L.Callback):
         self._resumed = False
         self._process = os.getpid()
         self._is_global_zero = trainer.is_global_zero
-        self._distributed = trainer.world_size > 1
         self._install(signal.SIGINT)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over SIGTERM, after Lightning has: its handler lets ranks stop at different steps and wait for ever."""
         self._install(signal.SIGTERM)
         self._training = True
+        connector = trainer._signal_connector
+        if connector.received_sigterm:  # while the parts were made ready; Lightning would stop this rank alone
+            connector.received_sigterm = False
+            self.interrupted, self._signal = True, signal.SIGTERM
+        self._ranks = None
+        if trainer.world_size > 1:
+            self._ranks = _Ranks(trainer.strategy.root_device)
+            # Lightning has rank 0 tell the others at every step whether it got SIGTERM, and all wait for it.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
         self._resume_rows(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here if asked to, unless gradients are being accumulated or a validation is due first."""
-        if self._asked(trainer) and not validation_follows(trainer):
+        if trainer.fit_loop._should_accumulate():  # gradients wait for a step
+            return
+        last = trainer.global_step >= trainer.estimated_stepping_batches >= 0  # no step after it to hear of it
+        if self._asked(last) and not validation_follows(trainer):
             self._save(trainer)
             self._stop(trainer)
 
@@ -78,7 +92,7 @@ class StopCleanly(L.Callback):
         """Stop here if asked to: :class:`ModelSelection`, which runs after this, writes the checkpoint."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if not self._asked(trainer):
+        if trainer.fit_loop._should_accumulate() or not self._asked(now=True):
             return
         if (selection := _selection(trainer)) is not None:
             self.checkpoint = selection.last_path
@@ -96,6 +110,8 @@ class StopCleanly(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
+        if self._ranks is not None:
+            self._ranks.end()
         self._restore(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -119,13 +135,15 @@ class StopCleanly(L.Callback):
                 if isinstance(logger, MetricsFile):
                     logger.resume(trainer.global_step, self._row)
 
-    def _asked(self, trainer: L.Trainer) -> bool:
-        """Return whether any rank was asked to stop and this is a place for it: no gradients wait for a step."""
-        if self._distributed and trainer.strategy.reduce_boolean_decision(self.interrupted, all=False):
-            if not self.interrupted:
-                self._time = time.monotonic()  # this rank's own signal may be on its way: it is the same press
+    def _asked(self, now: bool) -> bool:
+        """Return whether a rank was asked to stop: as all knew a step ago, or now, for which they have to wait."""
+        if self._ranks is None:
+            return self.interrupted
+        asked = self._ranks.any(self.interrupted, now)
+        if asked and not self.interrupted:
+            self._time = time.monotonic()  # this rank's own signal may be on its way: it is the same press
             self.interrupted = True
-        return self.interrupted and not trainer.fit_loop._should_accumulate()
+        return asked
 
     def _save(self, trainer: L.Trainer) -> None:
         if (selection := _selection(trainer)) is not None:
@@ -169,3 +187,42 @@ class StopCleanly(L.Callback):
 
 def _selection(trainer: L.Trainer) -> ModelSelection | None:
     return next((each for each in trainer.checkpoint_callbacks if isinstance(each, ModelSelection)), None)
+
+
+class _Ranks:
+    """What the ranks tell each other while they work: the answer to a step's question is read at the next one.
+
+    It goes through the CPU, in a group of its own where the ranks' other exchanges are of GPUs: to read a number there,
+    a step would have to wait until the GPU has done all that it was given. Every rank must make one.
+
+    Args:
+        device: Where the ranks' other exchanges are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        own = device.type != "cpu" and dist.is_gloo_available()
+        self._group: Any = dist.new_group(backend="gloo") if own else None
+        self._device = torch.device("cpu") if own else device
+        self._sent: tuple[torch.Tensor, Any] | None = None
+
+    def any(self, mine: bool, now: bool) -> bool:
+        """Tell the others, and return whether it held on any rank the last time; with ``now``, this time or the last.
+
+        Every rank must call it, with the same ``now``.
+        """
+        said = self.end()
+        flag = torch.tensor([int(mine)], device=self._device)
+        self._sent = flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return (self.end() or said) if now else said
+
+    def end(self) -> bool:
+        """Return what is on its way, and have nothing on its way."""
+        if self._sent is None:
+            return False
+        (flag, work), self._sent = self._sent, None
+        work.wait()
+        return bool(flag)
+
+
+def _nothing() -> None:
+    pass

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+from tlkit.distributed import several_ranks
 from tlkit.errors import RunError
 
 __all__ = ["in_words", "worded"]
@@ -47,7 +48,7 @@ def in_words(error: BaseException) -> RunError | None:
             "the crash"
         )
     lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and _PEER.search(text))
-    if lost and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if lost and several_ranks():
         return RunError("another process of this run has ended, and this one cannot go on without it; see what it said")
     return None
 
