@@ -11,7 +11,7 @@ import torch.distributed as dist
 from tests.ranks import on_ranks
 from tests.scaling import BACKBONE_CASES, CASES, GLOBAL_BATCH, LOSSES, OTHERS, TASK_CASES, distance, train, train_all
 from tests.shift import MLP
-from tlkit.distributed import gather
+from tlkit.distributed import gather, mean_over_ranks
 from tlkit.types import Encoded
 
 pytestmark = pytest.mark.ddp
@@ -125,8 +125,10 @@ def gathered_gradient():
     target = Encoded(share.detach()[:2], share.detach()[:2], None, labels[:2], labels[:2])
     source, target = gather(side, target)
     (source.features.prod(dim=1).sum() ** 2 + source.outputs.sum()).backward()
+    mean = mean_over_ranks({"a": share.detach().half()[0, 0], "b": 1.0 + rank, "c": share.detach()[0, 1]}, share.device)
     dist.destroy_process_group()
     return {
+        "mean": {name: float(value) for name, value in mean.items()},
         "grad": (share.grad / world).tolist(),
         "features": source.features.tolist(),
         "rows": (source.y.tolist(), source.domain.tolist(), source.index.tolist()),
@@ -144,3 +146,9 @@ def test_gather_is_in_rank_order_and_its_gradient_is_that_of_the_whole(tmp_path)
         assert result["rows"] == (list(range(6)), list(range(0, 60, 10)), list(range(100, 106)))
         assert result["target"][0] == whole.detach()[[0, 1, 3, 4]].tolist()
         assert result["target"][1] is None
+        first = whole.detach()[[0, 3]]  # of each rank
+        assert result["mean"] == {
+            "a": float(first[:, 0].half().double().mean()),
+            "b": 1.5,
+            "c": float(first[:, 1].mean()),
+        }
