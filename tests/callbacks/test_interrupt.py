@@ -336,6 +336,28 @@ class Die(L.Callback):
             raise Killed
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_steps": -1, "max_epochs": 3}, {"accumulate_grad_batches": 2, "loss": DANN, "max_steps": 9}],
+    ids=["steps", "epochs", "accumulated"],
+)
+def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, options):
+    """Lightning takes a step too many in an epoch, or in all, from a checkpoint of after the epoch's end."""
+    options = {"limit_val_batches": 0, **options}
+    fit(tmp_path / "whole", **options)
+    steps = weights(tmp_path / "whole")["global_step"]
+    an_epoch = 3 if "accumulate_grad_batches" in options else 7
+    assert steps == 3 * an_epoch + (3 if not options.keys() - {"limit_val_batches"} else 0)
+    for step in (an_epoch, an_epoch + 1, 2 * an_epoch):
+        folder = tmp_path / str(step)
+        with pytest.raises(Killed):
+            fit(folder, Die(step), **options)
+        last = folder / "checkpoints" / "last.ckpt"
+        assert weights(folder)["global_step"] == step // an_epoch * an_epoch
+        fit(folder, ckpt_path=last, **options)
+        same(folder, tmp_path / "whole")
+
+
 class DieBeforeTheRow(L.Callback):
     """Save in the middle of a run, and die before the row of that step is in metrics.csv."""
 

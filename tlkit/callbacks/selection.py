@@ -134,9 +134,11 @@ class ModelSelection(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Replace ``last.ckpt`` when it is due, and after the last step of the run."""
+        """Replace ``last.ckpt`` when it is due, after the last step of the run and, without validation, of an epoch."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        # Not when the epoch has ended: resumed from there, Lightning takes a step more before it begins the next epoch.
+        due = due or (not trainer.enable_validation and trainer.fit_loop.epoch_loop._num_ready_batches_reached())
         due = due or self._owes_last
         due = due and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
         if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
@@ -161,11 +163,6 @@ class ModelSelection(ModelCheckpoint):
         self._owes_last = trainer.fit_loop._should_accumulate()
         if better or not self._owes_last:
             self._save(trainer, best=better, last=not self._owes_last)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Replace ``last.ckpt`` in a run that never validates."""
-        if not trainer.enable_validation and not self._should_skip_saving_checkpoint(trainer):
-            self.replace_last(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that both files are there when training ends."""
