@@ -83,8 +83,9 @@ class StopCleanly(L.Callback):
         """Stop here if asked to, unless gradients are being accumulated or a validation is due first."""
         if trainer.fit_loop._should_accumulate():  # gradients wait for a step
             return
+        validates = validation_follows(trainer)
         last = trainer.global_step >= trainer.estimated_stepping_batches >= 0  # no step after it to hear of it
-        if self._asked(last) and not validation_follows(trainer):
+        if self._asked(now=last or validates) and not validates:
             self._save(trainer)
             self._stop(trainer)
 
@@ -208,7 +209,8 @@ class _Ranks:
     def any(self, mine: bool, now: bool) -> bool:
         """Tell the others, and return whether it held on any rank the last time; with ``now``, this time or the last.
 
-        Every rank must call it, with the same ``now``.
+        Every rank must call it, with the same ``now``. After that nothing is on its way, as it should be where loaders
+        start their workers (:class:`tlkit.data.loader.RowLoader` says why).
         """
         said = self.end()
         flag = torch.tensor([int(mine)], device=self._device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,18 +11,27 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from tlkit.data.rows import Draw, SideRows, mix
-from tlkit.distributed import EvalRows, TrainBatches
+from tlkit.distributed import EvalRows, TrainBatches, several_ranks
 from tlkit.errors import DataError
 from tlkit.types import DomainBatch, Samples
 
 __all__ = ["RowLoader", "TrainLoader", "eval_loader"]
 
+_MOMENT = 0.02  # seconds, thousands of times what it takes
+
 
 class RowLoader(DataLoader[Any]):
-    """A DataLoader over :class:`SideRows` that raises what a worker found wrong with its message unchanged."""
+    """A DataLoader over :class:`SideRows` that raises what a worker found wrong with its message unchanged.
+
+    A worker is a fork of this process. The threads that exchange what ranks tell each other let go of an exchange just
+    after it is over, for which Python locks its list of threads. A fork at that very moment has the lock and no thread
+    to open it, and Python 3.11 waits for it: the run would hang. So the threads are given a moment first.
+    """
 
     def __iter__(self) -> Iterator[Samples]:  # type: ignore[override]
         """Yield batches."""
+        if self.num_workers > 0 and sys.version_info < (3, 12) and several_ranks():
+            time.sleep(_MOMENT)
         for batch in super().__iter__():
             if isinstance(batch, DataError):
                 raise batch
