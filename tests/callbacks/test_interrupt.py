@@ -341,8 +341,9 @@ class Die(L.Callback):
     [{}, {"max_steps": -1, "max_epochs": 3}, {"accumulate_grad_batches": 2, "loss": DANN, "max_steps": 9}],
     ids=["steps", "epochs", "accumulated"],
 )
-def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, options):
+def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, monkeypatch, options):
     """Lightning takes a step too many in an epoch, or in all, from a checkpoint of after the epoch's end."""
+    monkeypatch.setattr("tlkit.callbacks.selection._REST_SECONDS", 0.0)
     options = {"limit_val_batches": 0, **options}
     fit(tmp_path / "whole", **options)
     steps = weights(tmp_path / "whole")["global_step"]
@@ -356,6 +357,13 @@ def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, opt
         assert weights(folder)["global_step"] == step // an_epoch * an_epoch
         fit(folder, ckpt_path=last, **options)
         same(folder, tmp_path / "whole")
+
+
+def test_short_epochs_without_validation_are_not_all_saved(tmp_path):
+    """The first of a run is, and then one a minute: to write a large network may take longer than an epoch of it."""
+    with pytest.raises(Killed):
+        fit(tmp_path, Die(22), limit_val_batches=0)
+    assert weights(tmp_path)["global_step"] == 7
 
 
 class DieBeforeTheRow(L.Callback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 from weakref import proxy
@@ -26,6 +27,7 @@ USES_TARGET_LABELS = "oracle/"  # the prefix of scores that were computed with s
 HIGHER_IS_BETTER = ("accuracy", "auroc", "macro_f1", "map", "mutual_information", "r2", "sensitivity", "specificity")
 _ERRORS = ("error", "error_mean", "error_median", "error_p75", "error_p95")
 LOWER_IS_BETTER = ("loss", *_ERRORS, "mae", "mse", "rmse", "distance")
+_REST_SECONDS = 60.0  # from one checkpoint to that of the end of an epoch
 
 
 def validation_follows(trainer: L.Trainer) -> bool:
@@ -43,7 +45,8 @@ class ModelSelection(ModelCheckpoint):
 
     After every validation ``last.ckpt`` is replaced, and ``best.ckpt`` too if the monitored score is at least as good
     as the best so far: of equal scores the later one is kept. A score that is not finite is worse than any other. A run
-    without validation ends with ``best.ckpt`` equal to ``last.ckpt``.
+    without validation ends with ``best.ckpt`` equal to ``last.ckpt``, which is replaced when an epoch ends, once a minute
+    at most.
 
     Args:
         monitor: Name of a logged score. ``"auto"`` is the task's label-free score on the targets for a run that adapts
@@ -78,6 +81,7 @@ class ModelSelection(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self.best_step: int | None = None
         self._owes_last = False  # a validation came while gradients waited for a step
+        self._saved_at = -math.inf
         self._monitors_automatically = monitor == "auto"
         self._watch(None if monitor == "auto" else monitor)
 
@@ -124,6 +128,7 @@ class ModelSelection(ModelCheckpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a best checkpoint that a resumed run does not have in its folder."""
+        self._saved_at = -math.inf
         if self.best_step is not None and not self.file_exists(self._path("best"), trainer):
             rank_zero_warn(
                 f"the run resumes from a checkpoint whose best.ckpt is not in {self.dirpath}: "
@@ -137,9 +142,10 @@ class ModelSelection(ModelCheckpoint):
         """Replace ``last.ckpt`` when it is due, after the last step of the run and, without validation, of an epoch."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-        # Not when the epoch has ended: resumed from there, Lightning takes a step more before it begins the next epoch.
-        due = due or (not trainer.enable_validation and trainer.fit_loop.epoch_loop._num_ready_batches_reached())
         due = due or self._owes_last
+        # Not when the epoch has ended: resumed from there, Lightning takes a step more before it begins the next epoch.
+        ends_epoch = not trainer.enable_validation and trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        due = due or (ends_epoch and self._has_rested(trainer))
         due = due and not trainer.fit_loop._should_accumulate()  # gradients that wait for a step are not saved
         if due and not self._should_skip_saving_checkpoint(trainer) and not validation_follows(trainer):
             self.replace_last(trainer)
@@ -203,6 +209,10 @@ class ModelSelection(ModelCheckpoint):
             )
         self._keep(state_dict["score"], state_dict["step"])
 
+    def _has_rested(self, trainer: L.Trainer) -> bool:
+        """Return whether rank 0 has not written for a while: an epoch may be shorter than it takes to write."""
+        return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= _REST_SECONDS))
+
     @staticmethod
     def _is_trial(trainer: L.Trainer) -> bool:
         return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -239,6 +249,7 @@ class ModelSelection(ModelCheckpoint):
                 if last:
                     _replace(aside, Path(self._path("last")))
                 sync(aside.parent)
+        self._saved_at = time.monotonic()
         if last:
             self._owes_last = False
             self.last_model_path, self._last_global_step_saved = self._path("last"), trainer.global_step
