@@ -45,8 +45,8 @@ class ModelSelection(ModelCheckpoint):
 
     After every validation ``last.ckpt`` is replaced, and ``best.ckpt`` too if the monitored score is at least as good
     as the best so far: of equal scores the later one is kept. A score that is not finite is worse than any other. A run
-    without validation ends with ``best.ckpt`` equal to ``last.ckpt``, which is replaced when an epoch ends, once a minute
-    at most.
+    without validation ends with ``best.ckpt`` equal to ``last.ckpt``, which is replaced when an epoch ends, but no more
+    than once a minute.
 
     Args:
         monitor: Name of a logged score. ``"auto"`` is the task's label-free score on the targets for a run that adapts
