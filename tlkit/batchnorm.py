@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tlkit.distributed import several_ranks
 from tlkit.types import Role
 
 __all__ = ["DomainBatchNorm", "RankBatchNorm", "normalise_over_ranks", "reestimate"]
@@ -82,7 +81,7 @@ class RankBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return ``input``, ``(B, C, ...)``, normalised by channel."""
-        several = several_ranks()
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not (several and self.training):
             return super().forward(input)
         x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
@@ -177,7 +176,7 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
             for layer, momentum, mode in zip(layers, momenta, modes, strict=True):
                 layer.momentum = momentum
                 layer.train(mode)
-        if several_ranks():
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             for total in (rows, *sums):
                 dist.all_reduce(total)
         for layer, total in zip(layers, sums, strict=True):

@@ -170,6 +170,9 @@ class ModelSelection(ModelCheckpoint):
         if better or not self._owes_last:
             self._save(trainer, best=better, last=not self._owes_last)
 
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Do nothing, where Lightning's own saves by a rule of its own."""
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that both files are there when training ends."""
         if self._is_trial(trainer):
