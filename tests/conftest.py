@@ -79,7 +79,8 @@ def seeded():
 def nothing_left():
     """Lightning leaves the address of a group and the seed of a run, which is that of orders, to what comes later."""
     names = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "RANK", "WORLD_SIZE")
-    names += ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
     before = {name: os.environ.get(name) for name in names}
     yield
     for name, value in before.items():

@@ -128,8 +128,8 @@ def test_damage_inside_an_image_is_named_also_from_a_worker(root, num_workers):
     path.write_bytes(whole[:60] + bytes(len(whole) - 120) + whole[-60:])
     data = open_folder(root, ["photo"], num_workers=num_workers)
     (split,) = (split for split, rows in data.splits["photo"].items() if 2 in rows)
-    loaders = {"train": [data.train_dataloader()] * 2, "val": data.val_dataloader(), "test": data.test_dataloader()}
-    with pytest.raises(DataError) as caught:  # an epoch may drop the row, two do not
+    loaders = {"train": [data.train_dataloader()] * 8, "val": data.val_dataloader(), "test": data.test_dataloader()}
+    with pytest.raises(DataError) as caught:  # an epoch may drop the row, eight do not
         list(itertools.chain(*loaders[split]))
     assert str(caught.value).startswith(f"cannot read the image {path}: ")
     data.teardown("fit")
