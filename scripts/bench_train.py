@@ -8,10 +8,9 @@ Both run at the same time and take turns of a second: one is stopped while the o
 machine down slows both. Each has one thread a process. Rates are of windows of ten steps, without the first, in the
 seconds in which it was its turn; the ratio is that of the medians. One process may be a tenth faster than the next of
 the same program for as long as it lives, so both are started several times, and the median of the ratios counts; their
-range is beside it. The loop is what one would write for the same
-gradient: one concatenated forward pass, cross-entropy, MMD of the features (of all processes, gathered with
-gradients), one backward pass, AdamW; it logs nothing, shows nothing and keeps nothing. `tlkit fit` does all of that.
-CPU seconds are those of the first process; where other work kept more than a tenth of a core busy, the ratio of samples
+range is beside it. The loop is what one would write for the same gradient: one concatenated forward pass,
+cross-entropy, MMD of the features (of all processes, gathered with gradients), one backward pass, AdamW; it logs
+nothing, shows nothing and keeps nothing. `tlkit fit` does all of that. CPU seconds are those of the first process; where other work kept more than a tenth of a core busy, the ratio of samples
 a CPU second is what counts. The second table says where the time of a step goes. Exit status 1 if a ratio is below
 0.95, --quick aside.
 """
