@@ -10,9 +10,9 @@ seconds in which it was its turn; the ratio is that of the medians. One process 
 the same program for as long as it lives, so both are started several times, and the median of the ratios counts; their
 range is beside it. The loop is what one would write for the same gradient: one concatenated forward pass,
 cross-entropy, MMD of the features (of all processes, gathered with gradients), one backward pass, AdamW; it logs
-nothing, shows nothing and keeps nothing. `tlkit fit` does all of that. CPU seconds are those of the first process; where other work kept more than a tenth of a core busy, the ratio of samples
-a CPU second is what counts. The second table says where the time of a step goes. Exit status 1 if a ratio is below
-0.95, --quick aside.
+nothing, shows nothing and keeps nothing. `tlkit fit` does all of that. CPU seconds are those of the first process;
+where other work kept more than a tenth of a core busy, the ratio of samples a CPU second is what counts. The second
+table says where the time of a step goes. Exit status 1 if a ratio is below 0.95, --quick aside.
 """
 
 from __future__ import annotations
