@@ -337,18 +337,20 @@ class Die(L.Callback):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"max_steps": -1, "max_epochs": 3}, {"accumulate_grad_batches": 2, "loss": DANN, "max_steps": 9}],
+    ("options", "an_epoch", "steps"),
+    [
+        ({}, 7, 24),
+        ({"max_steps": -1, "max_epochs": 3}, 7, 21),
+        ({"accumulate_grad_batches": 2, "loss": DANN, "max_steps": 9}, 3, 9),
+    ],
     ids=["steps", "epochs", "accumulated"],
 )
-def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, monkeypatch, options):
+def test_a_run_that_never_validates_goes_on_at_the_end_of_an_epoch(tmp_path, monkeypatch, options, an_epoch, steps):
     """Lightning takes a step too many in an epoch, or in all, from a checkpoint of after the epoch's end."""
     monkeypatch.setattr("tlkit.callbacks.selection._REST_SECONDS", 0.0)
     options = {"limit_val_batches": 0, **options}
     fit(tmp_path / "whole", **options)
-    steps = weights(tmp_path / "whole")["global_step"]
-    an_epoch = 3 if "accumulate_grad_batches" in options else 7
-    assert steps == 3 * an_epoch + (3 if not options.keys() - {"limit_val_batches"} else 0)
+    assert weights(tmp_path / "whole")["global_step"] == steps
     for step in (an_epoch, an_epoch + 1, 2 * an_epoch):
         folder = tmp_path / str(step)
         with pytest.raises(Killed):

@@ -81,11 +81,7 @@ class StopCleanly(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop here if asked to, unless gradients are being accumulated or a validation is due first."""
-        if trainer.fit_loop._should_accumulate():  # gradients wait for a step
-            return
-        validates = validation_follows(trainer)
-        last = trainer.global_step >= trainer.estimated_stepping_batches >= 0  # no step after it to hear of it
-        if self._asked(now=last or validates) and not validates:
+        if self._asked(trainer) and not validation_follows(trainer):
             self._save(trainer)
             self._stop(trainer)
 
@@ -93,7 +89,7 @@ class StopCleanly(L.Callback):
         """Stop here if asked to: :class:`ModelSelection`, which runs after this, writes the checkpoint."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.fit_loop._should_accumulate() or not self._asked(now=True):
+        if not self._asked(trainer, now=True):
             return
         if (selection := _selection(trainer)) is not None:
             self.checkpoint = selection.last_path
@@ -136,11 +132,18 @@ class StopCleanly(L.Callback):
                 if isinstance(logger, MetricsFile):
                     logger.resume(trainer.global_step, self._row)
 
-    def _asked(self, now: bool) -> bool:
-        """Return whether a rank was asked to stop: as all knew a step ago, or now, for which they have to wait."""
+    def _asked(self, trainer: L.Trainer, now: bool = False) -> bool:
+        """Return whether any rank was asked to stop and this is a place for it: no gradients wait for a step.
+
+        It is what all knew a step ago; with ``now``, and where no step follows at once, what all know when they have
+        waited for each other.
+        """
         if self._ranks is None:
-            return self.interrupted
-        asked = self._ranks.any(self.interrupted, now)
+            return self.interrupted and not trainer.fit_loop._should_accumulate()
+        if trainer.fit_loop._should_accumulate():
+            return False
+        last = trainer.global_step >= trainer.estimated_stepping_batches >= 0
+        asked = self._ranks.any(self.interrupted, now or last or validation_follows(trainer))
         if asked and not self.interrupted:
             self._time = time.monotonic()  # this rank's own signal may be on its way: it is the same press
             self.interrupted = True

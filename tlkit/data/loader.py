@@ -30,7 +30,8 @@ class RowLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Samples]:  # type: ignore[override]
         """Yield batches."""
-        if self.num_workers > 0 and sys.version_info < (3, 12) and several_ranks():
+        forks = self.num_workers > 0 and self._iterator is None  # workers that persist are there after the first pass
+        if forks and sys.version_info < (3, 12) and several_ranks():
             time.sleep(_MOMENT)
         for batch in super().__iter__():
             if isinstance(batch, DataError):
