@@ -12,7 +12,8 @@ never sees a label of the target.
     knn_positive    k-NN weighted by the Sorensen (Bray-Curtis) distance of RSSI above the weakest (Torres-Sospedra
                     et al., Expert Systems with Applications 2015); k = 15, the best of 9 and 15 on the target's
                     positions; a vote where the labels are classes
-    knn_powed       the same on their powed representation
+    knn_powed       the same on their powed representation, with the exponent e of that paper
+    knn             the same on the representation of the recipe
     extra_trees     500 extremely randomised trees on statistics of each channel of a window
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -150,7 +152,7 @@ def tfidf(recipe: Recipe) -> dict[str, float]:
     return found
 
 
-def knn_positive(recipe: Recipe) -> dict[str, float]:
+def knn(recipe: Recipe) -> dict[str, float]:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     kind = KNeighborsClassifier if recipe.data.classes else KNeighborsRegressor
@@ -168,8 +170,12 @@ def knn_positive(recipe: Recipe) -> dict[str, float]:
     return found
 
 
+def knn_positive(recipe: Recipe) -> dict[str, float]:
+    return knn(recipe)
+
+
 def knn_powed(recipe: Recipe) -> dict[str, float]:
-    return knn_positive(recipe)
+    return knn(recipe)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -196,13 +202,13 @@ def _statistics(x: Tensor) -> Tensor:
 
 
 BASELINES: dict[str, Callable[[Recipe], dict[str, float]]] = {
-    function.__name__: function for function in (linear_probe, itq, tfidf, knn_positive, knn_powed, extra_trees)
+    function.__name__: function for function in (linear_probe, itq, tfidf, knn, knn_positive, knn_powed, extra_trees)
 }
 # What a baseline changes in the recipe's data.
 CHANGES = {
     "linear_probe": ["--data.augment=none"],
-    "knn_positive": ["--data.representation=positive"],
-    "knn_powed": ["--data.representation=powed"],
+    "knn_positive": ["--data.representation=positive", f"--data.exponent={math.e}"],
+    "knn_powed": ["--data.representation=powed", f"--data.exponent={math.e}"],
 }
 
 

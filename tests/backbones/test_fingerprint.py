@@ -49,6 +49,17 @@ def test_each_scan_loses_its_own_share_of_access_points():
     assert 0.5 < lost.max() < 0.75
 
 
+def test_each_scan_is_deaf_to_what_is_below_its_own_threshold():
+    x = torch.arange(1, 201).expand(2000, 200) / 200
+    changed = FingerprintNet(200, ap_dropout=0.0, ap_threshold=0.5, noise=0.0)._prepare(x)
+    lost = changed == 0
+    assert torch.equal(changed[~lost], x[~lost])
+    assert (lost.int().diff(dim=1) <= 0).all()  # the faint ones, not any
+    assert lost.float().mean(1).mean().item() == pytest.approx(0.25, abs=0.01)
+    assert lost[:, 100:].sum() == 0
+    assert torch.equal(FingerprintNet(200, ap_threshold=0.5).eval()._prepare(x), x)
+
+
 def test_normalisation_by_the_number_heard_and_by_length():
     x = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.3, 0.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     count = FingerprintNet(4, normalize="count", **QUIET)._prepare(x)
@@ -85,6 +96,7 @@ def test_an_access_point_that_training_never_heard_has_little_influence():
         ({"in_features": 0}, "in_features=.* must be at least 1, got 0"),
         ({"blocks": -1}, "blocks=.* must be at least 0, got -1"),
         ({"ap_dropout": 1.0}, r"ap_dropout=.* must be in \[0, 1\), got 1.0"),
+        ({"ap_threshold": 1.5}, r"ap_threshold=.* must be in \[0, 1\), got 1.5"),
         ({"noise": -0.1}, "noise=.* is a standard deviation from 0 up, got -0.1"),
         ({"normalize": "lenght"}, "unknown normalize 'lenght': did you mean 'length'"),
     ],

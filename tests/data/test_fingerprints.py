@@ -164,6 +164,8 @@ def test_a_row_of_another_width_is_named(tmp_path):
         ({"targets": ["newer"]}, "unknown domain 'newer': did you mean 'new'"),
         ({"label": "room"}, "unknown label 'room'.*building_floor"),
         ({"label": "floor", "floor": None}, "label is 'floor', but table.floor names no column"),
+        ({"exponent": 2.0}, "representation is 'exponential': set representation: powed, or leave exponent away"),
+        ({"representation": "powed", "exponent": 0.0}, "exponent is above 0 and finite, got 0.0"),
         ({"representation": "power"}, "unknown representation 'power': did you mean 'powed'"),
         ({"weakest": 3.0}, "weakest is a signal strength in dBm from -200 up to below 0, got 3"),
     ],

@@ -24,6 +24,11 @@ def test_representations_are_those_of_the_paper(representation, expected):
     assert 0 < found[0, 0] < found[0, 2] < found[0, 3] == 1.0  # the weakest that is heard is not missing
 
 
+def test_the_exponent_of_powed():
+    assert represent(RSSI, "powed", -105.0, 1.0)[0] == pytest.approx(represent(RSSI, "positive", -105.0)[0])
+    assert represent(RSSI, "powed", -105.0, 2.0)[0, 2] == pytest.approx((55 / 105) ** 2)
+
+
 def test_degrees_are_guessed_and_the_message_says_so():
     degrees = np.array([[-0.06731, 39.99400], [-0.06702, 39.99412]])
     with pytest.raises(DataError, match=r"a.csv: 'lon' and 'lat' look like degrees. This is a guess.*0.00029.*Project"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +71,7 @@ class FingerprintDomains(ScanDomains):
             classes are called ``building/floor``, for Classification.
         representation: How dBm become inputs in [0, 1] (Torres-Sospedra et al., Expert Systems with Applications 2015):
             ``"positive"`` is linear, ``"powed"`` and ``"exponential"`` spread out the strong signals.
+        exponent: Of the representation ``"powed"``, above 0: the larger, the less faint signals count; e in the paper.
         weakest: The strength in dBm that is as good as nothing, below the weakest in the table.
         **kwargs: The arguments of :class:`DomainDataModule`.
 
@@ -97,11 +99,18 @@ class FingerprintDomains(ScanDomains):
         targets: list[str] | None = None,
         label: PositionLabel = "position",
         representation: Representation = "exponential",
+        exponent: float = math.e,
         weakest: float = -105.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            sources=sources, targets=targets, label=label, representation=representation, weakest=weakest, **kwargs
+            sources=sources,
+            targets=targets,
+            label=label,
+            representation=representation,
+            exponent=exponent,
+            weakest=weakest,
+            **kwargs,
         )
         self.table = table
         for needed in ("floor", "building"):

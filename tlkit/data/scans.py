@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,17 +53,20 @@ class Scans:
     among: ArrayLike | None = None
 
 
-def represent(rssi: NDArray[Any], representation: Representation, weakest: float) -> NDArray[np.float32]:
+def represent(
+    rssi: NDArray[Any], representation: Representation, weakest: float, exponent: float = math.e
+) -> NDArray[np.float32]:
     r"""Map received signal strengths to [0, 1]: exactly 0 where nothing was heard, above 0 where something was.
 
     With :math:`u = (r - w) / (-w)` for ``r`` dBm and the weakest ``w``: ``"positive"`` is :math:`u`, ``"powed"`` is
-    :math:`u^e` and ``"exponential"`` is :math:`\exp((r - w) / 24) / \exp(-w / 24) = \exp(r / 24)` (Torres-Sospedra et
-    al., Expert Systems with Applications 2015, with its constants).
+    :math:`u^\beta` and ``"exponential"`` is :math:`\exp((r - w) / 24) / \exp(-w / 24) = \exp(r / 24)` (Torres-Sospedra
+    et al., Expert Systems with Applications 2015, with its constants).
 
     Args:
         rssi: dBm above ``weakest`` and at most 0, NaN where an access point was not heard.
         representation: Which of the three.
         weakest: The strength in dBm that maps to 0, below the weakest that is ever heard.
+        exponent: Beta; e in the paper.
 
     Example:
         >>> represent(np.array([-105.0 / 2, np.nan, 0.0]), "positive", -105.0).tolist()
@@ -71,7 +75,7 @@ def represent(rssi: NDArray[Any], representation: Representation, weakest: float
     with np.errstate(invalid="ignore"):
         share = (rssi.astype(np.float64) - weakest) / -weakest
         if representation == "powed":
-            share = share**np.e
+            share = share**exponent
         elif representation == "exponential":
             share = np.exp(rssi.astype(np.float64) / 24.0)
     return np.nan_to_num(share, nan=0.0).astype(np.float32)
@@ -85,6 +89,7 @@ class ScanDomains(DomainDataModule):
         targets: Domains to adapt to.
         label: ``"position"`` is ``(x_m, y_m)``, for the task Regression; the others are classes.
         representation: How dBm become inputs, see :func:`represent`.
+        exponent: Of the representation ``"powed"``, above 0.
         weakest: The strength in dBm that is as good as nothing; all that is heard must be above it.
         **kwargs: The arguments of :class:`DomainDataModule`.
 
@@ -98,6 +103,7 @@ class ScanDomains(DomainDataModule):
         targets: list[str] | None = None,
         label: PositionLabel = "position",
         representation: Representation = "exponential",
+        exponent: float = math.e,
         weakest: float = -105.0,
         **kwargs: Any,
     ) -> None:
@@ -110,7 +116,14 @@ class ScanDomains(DomainDataModule):
                 raise DataError(unknown(name, str(value), allowed))
         if not -200 <= weakest < 0:
             raise DataError(f"weakest is a signal strength in dBm from -200 up to below 0, got {weakest}")
-        self.label, self.representation, self.weakest = label, representation, weakest
+        if not 0 < exponent < math.inf:
+            raise DataError(f"exponent is above 0 and finite, got {exponent}")
+        if exponent != math.e and representation != "powed":
+            raise DataError(
+                f"exponent is that of representation: powed, and representation is {representation!r}: "
+                "set representation: powed, or leave exponent away"
+            )
+        self.label, self.representation, self.weakest, self.exponent = label, representation, weakest, exponent
         if label == "position":
             self.quantities = ("x_m", "y_m")
         self._scans: dict[str, tuple[Scans, TensorRows]] = {}
@@ -140,7 +153,7 @@ class ScanDomains(DomainDataModule):
             else:
                 y = label_numbers(scans.labels[self.label], self.classes)
             self.divide(domain, y, scans)
-            x = represent(scans.rssi, self.representation, self.weakest)
+            x = represent(scans.rssi, self.representation, self.weakest, self.exponent)
             scans.rssi = scans.rssi[:0]  # it is not needed any more
             self._scans[domain] = scans, TensorRows(torch.from_numpy(x), torch.from_numpy(y))
         return self._scans[domain]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,7 @@ class UJIIndoorLoc(ScanDomains):
             of all data sets, where it is downloaded to.
         label: ``"position"``, or ``"floor"`` (0 to 4), ``"building"`` (0 to 2) or ``"building_floor"`` (13 classes).
         representation: How dBm become inputs, see :class:`FingerprintDomains`.
+        exponent: Of the representation ``"powed"``, above 0: the larger, the less faint signals count; e in the paper.
         protocol: ``"transductive"`` is comparable with the literature: all scans of a target are its test rows and,
             unlabelled, its training rows. ``"inductive"`` tests ``validation`` on half of its walks, which are never
             trained on, and other domains on ``hold_out.test_fraction`` of their series: use it for an oracle.
@@ -79,6 +81,7 @@ class UJIIndoorLoc(ScanDomains):
         root: str | None = None,
         label: PositionLabel = "position",
         representation: Representation = "exponential",
+        exponent: float = math.e,
         protocol: Literal["transductive", "inductive"] = "transductive",
         hold_out: HoldOut | None = None,
         **kwargs: Any,
@@ -91,6 +94,7 @@ class UJIIndoorLoc(ScanDomains):
             targets=targets,
             label=label,
             representation=representation,
+            exponent=exponent,
             weakest=_WEAKEST,
             hold_out=hold_out or HoldOut(val_fraction=0.05, test_fraction=0.05 if transductive else 0.2),
             **kwargs,

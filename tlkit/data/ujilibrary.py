@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -58,6 +59,7 @@ class UJILibrary(ScanDomains):
             a month of the run, the set is downloaded to it; files that are there stay as they are.
         label: ``"position"``, or ``"floor"``.
         representation: How dBm become inputs, see :class:`FingerprintDomains`.
+        exponent: Of the representation ``"powed"``, above 0: the larger, the less faint signals count; e in the paper.
         learn_from: ``"survey"``, or ``"survey_and_campaigns"``: then a source learns from campaigns 1 and 2 too, so
             that an oracle has the labels of what an adapted run sees without.
         **kwargs: The arguments of :class:`DomainDataModule`.
@@ -75,6 +77,7 @@ class UJILibrary(ScanDomains):
         root: str | None = None,
         label: PositionLabel = "position",
         representation: Representation = "exponential",
+        exponent: float = math.e,
         learn_from: Literal["survey", "survey_and_campaigns"] = "survey",
         **kwargs: Any,
     ) -> None:
@@ -83,6 +86,7 @@ class UJILibrary(ScanDomains):
             targets=targets,
             label=label,
             representation=representation,
+            exponent=exponent,
             weakest=_WEAKEST,
             **kwargs,
         )

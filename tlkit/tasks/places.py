@@ -28,7 +28,11 @@ class PlaceRegression(Task):
     .. math:: -\log p_{j(y)} + w \, \lVert \hat y - y \rVert_2 / \bar s,
 
     a mean over rows, where :math:`j(y)` is the reference point nearest to the label and :math:`\bar s` the root mean
-    square of the quantities' standard deviations. The first term learns each point by itself, where the squared or
+    square of the quantities' standard deviations. With a ``smoothing`` of :math:`\sigma` the first term is
+    :math:`-\sum_j q_j \log p_j` instead, the label being spread over the reference points around it,
+    :math:`q = \mathrm{softmax}(-\lVert y - a_j \rVert_2^2 / 2 \sigma^2)`: soft labels by distance (Díaz and Marathe,
+    CVPR 2019, eq. 1), for positions between reference points, of which a network that learned to tell neighbours apart
+    knows little. The first term learns each point by itself, where the squared or
     absolute error of a regression would settle between points that look alike; the second learns to be near. Taking
     the expectation makes a position out of a classification, as for joints in images (Sun et al., ECCV 2018).
 
@@ -37,9 +41,11 @@ class PlaceRegression(Task):
 
     Args:
         distance_weight: w, 0 for classification of places alone.
+        smoothing: Sigma in the units of the quantities, such as metres: about the distance between reference points; 0
+            for the nearest one alone.
 
     Raises:
-        ConfigurationError: If ``distance_weight`` is negative, or in ``build`` if the data has no quantities, fewer
+        ConfigurationError: If an argument is negative or infinite, or in ``build`` if the data has no quantities, fewer
             than two reference points or too many.
 
     Example:
@@ -57,11 +63,12 @@ class PlaceRegression(Task):
     points: Tensor
     scale: Tensor
 
-    def __init__(self, distance_weight: float = 1.0) -> None:
+    def __init__(self, distance_weight: float = 1.0, smoothing: float = 0.0) -> None:
         super().__init__()
-        if distance_weight < 0:
-            raise ConfigurationError(f"PlaceRegression(distance_weight=...) is 0 or more, got {distance_weight}")
-        self.distance_weight = distance_weight
+        for name, value in (("distance_weight", distance_weight), ("smoothing", smoothing)):
+            if not 0 <= value < float("inf"):
+                raise ConfigurationError(f"PlaceRegression({name}=...) is 0 or more and finite, got {value}")
+        self.distance_weight, self.smoothing = distance_weight, smoothing
 
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the linear layer ``num_features -> number of reference points``."""
@@ -86,8 +93,9 @@ class PlaceRegression(Task):
         """Return the loss of ``(B, P)`` logits and ``(B, K)`` labels, or ``(B,)`` of a single quantity."""
         y = y.reshape(len(outputs), -1).to(self.points.dtype)
         # By differences: far from the origin the expansion into products loses whole cells of the grid.
-        nearest = torch.cdist(y, self.points, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
-        loss = nn.functional.cross_entropy(outputs, nearest)
+        away = torch.cdist(y, self.points, compute_mode="donot_use_mm_for_euclid_dist")
+        wanted = (-0.5 * (away / self.smoothing).square()).softmax(dim=1) if self.smoothing else away.argmin(dim=1)
+        loss = nn.functional.cross_entropy(outputs, wanted)
         if self.distance_weight:
             distance = torch.linalg.vector_norm(_expected(outputs, self.points) - y, dim=1).mean()
             loss = loss + self.distance_weight * distance / self.scale.square().mean().sqrt()
