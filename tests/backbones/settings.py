@@ -89,7 +89,11 @@ SETTINGS = [
     ),
     Setting(FingerprintNet, vectors(20), 8, {"in_features": 20, "width": 8}, dropout=True),
     Setting(
-        FingerprintNet, vectors(7), 5, {"in_features": 7, "width": 5, "normalize": "count", "gain": 0.1}, dropout=True
+        FingerprintNet,
+        vectors(7),
+        5,
+        {"in_features": 7, "width": 5, "normalize": "count", "ap_threshold": 0.1},
+        dropout=True,
     ),
     Setting(
         FingerprintNet,

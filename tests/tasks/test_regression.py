@@ -108,5 +108,5 @@ def test_bad_input_is_refused():
         Regression().build(4, DataSpec(("a",), ("a",), (), quantities=("index",)))
     with pytest.raises(ConfigurationError, match=r"2 to 4,096 distinct reference points.*use Regression"):
         PlaceRegression().build(4, DataSpec(("a",), ("a",), (), quantities=("x_m",)))
-    with pytest.raises(ConfigurationError, match=r"distance_weight=.* is 0 or more, got -1"):
+    with pytest.raises(ConfigurationError, match=r"distance_weight=.* is 0 or more and finite, got -1"):
         PlaceRegression(-1)

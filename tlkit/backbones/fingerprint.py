@@ -27,8 +27,8 @@ class FingerprintNet(nn.Module):
 
     A block is batch norm, ReLU, linear, batch norm, ReLU, dropout, linear, added to its input (He et al., ECCV 2016);
     batch norm and ReLU follow the last. While training, scans are changed as receivers and time change them: access
-    points go missing, a phone hears all of them louder or fainter or the faint ones not at all, and each value
-    fluctuates.
+    points go missing, a phone does not hear the faint
+    ones, and each value fluctuates.
 
     Args:
         in_features: Number of access points; None takes it from the first batch.
@@ -40,7 +40,6 @@ class FingerprintNet(nn.Module):
         ap_threshold: Largest value that goes missing from a scan while training, in [0, 1): each scan draws its own
             threshold between 0 and this, and what is below it is not heard, as by a less sensitive receiver. Inputs are
             what the data's ``representation`` makes of dBm: with ``powed`` and an exponent of 1.8, 0.1 is -76 dBm.
-        gain: Standard deviation of a factor on all values of a scan while training; 0.1 is a tenth louder or fainter.
         noise: Standard deviation of what is added to each heard value while training.
         normalize: ``"count"`` divides a scan by the root of the number of access points heard, ``"length"`` by its
             Euclidean length; both make a scan that hears few comparable with one that hears many.
@@ -70,7 +69,6 @@ class FingerprintNet(nn.Module):
         dropout: float = 0.2,
         ap_dropout: float = 0.3,
         ap_threshold: float = 0.0,
-        gain: float = 0.0,
         noise: float = 0.05,
         normalize: FingerprintNorm = "none",
     ) -> None:
@@ -81,13 +79,11 @@ class FingerprintNet(nn.Module):
         for name, share in (("dropout", dropout), ("ap_dropout", ap_dropout), ("ap_threshold", ap_threshold)):
             if not 0 <= share < 1:
                 raise BackboneError(f"FingerprintNet({name}=...) must be in [0, 1), got {share}")
-        for name, deviation in (("gain", gain), ("noise", noise)):
-            if not 0 <= deviation < float("inf"):
-                raise BackboneError(f"FingerprintNet({name}=...) is a standard deviation from 0 up, got {deviation}")
+        if not 0 <= noise < float("inf"):
+            raise BackboneError(f"FingerprintNet(noise=...) is a standard deviation from 0 up, got {noise}")
         if normalize not in get_args(FingerprintNorm):
             raise BackboneError(f"FingerprintNet: {unknown('normalize', normalize, get_args(FingerprintNorm))}")
-        self.ap_dropout, self.ap_threshold, self.gain, self.noise = ap_dropout, ap_threshold, gain, noise
-        self.normalize = normalize
+        self.ap_dropout, self.ap_threshold, self.noise, self.normalize = ap_dropout, ap_threshold, noise, normalize
         self.first = _LazyFirst(width) if in_features is None else _begin(nn.Linear(in_features, width, bias=False))
         self.blocks = nn.Sequential(*(_Block(width, dropout) for _ in range(blocks)))
         self.last = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout))
@@ -119,10 +115,9 @@ class FingerprintNet(nn.Module):
     def _change(self, x: Tensor) -> Tensor:
         if self.ap_threshold:
             x = torch.where(x < self.ap_threshold * torch.rand_like(x[:, :1]), torch.zeros_like(x), x)
-        heard = x > 0
-        if self.gain or self.noise:
-            changed = x * (1 + self.gain * torch.randn_like(x[:, :1])) + self.noise * torch.randn_like(x)
-            x = torch.where(heard, changed.clamp(min=torch.finfo(x.dtype).tiny), x)  # what is heard stays heard
+        if self.noise:
+            changed = x + self.noise * torch.randn_like(x)
+            x = torch.where(x > 0, changed.clamp(min=torch.finfo(x.dtype).tiny), x)  # what is heard stays heard
         if self.ap_dropout:
             share = self.ap_dropout * torch.rand_like(x[:, :1])
             x = x * (torch.rand_like(x) >= share)
