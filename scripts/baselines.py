@@ -9,11 +9,11 @@ never sees a label of the target.
     linear_probe    logistic regression on the frozen backbone's features
     itq             iterative quantization of the frozen backbone's features into codes (Gong and Lazebnik, CVPR 2011)
     tfidf           logistic regression on TF-IDF of words and pairs of words
-    knn_positive    k-NN weighted by the Sorensen (Bray-Curtis) distance of RSSI above the weakest (Torres-Sospedra
-                    et al., Expert Systems with Applications 2015); k = 15, the best of 9 and 15 on the target's
-                    positions; a vote where the labels are classes
+    knn             k-NN weighted by the Sorensen (Bray-Curtis) distance of the recipe's inputs (Torres-Sospedra et al.,
+                    Expert Systems with Applications 2015); k = 15, the best of 9 and 15 on the target's positions; a
+                    vote where the labels are classes
+    knn_positive    the same on RSSI above the weakest
     knn_powed       the same on their powed representation, with the exponent e of that paper
-    knn             the same on the representation of the recipe
     extra_trees     500 extremely randomised trees on statistics of each channel of a window
 """
 
@@ -170,14 +170,6 @@ def knn(recipe: Recipe) -> dict[str, float]:
     return found
 
 
-def knn_positive(recipe: Recipe) -> dict[str, float]:
-    return knn(recipe)
-
-
-def knn_powed(recipe: Recipe) -> dict[str, float]:
-    return knn(recipe)
-
-
 def _flat(x: Tensor) -> Tensor:
     return x.flatten(1)
 
@@ -202,7 +194,8 @@ def _statistics(x: Tensor) -> Tensor:
 
 
 BASELINES: dict[str, Callable[[Recipe], dict[str, float]]] = {
-    function.__name__: function for function in (linear_probe, itq, tfidf, knn, knn_positive, knn_powed, extra_trees)
+    **{function.__name__: function for function in (linear_probe, itq, tfidf, knn, extra_trees)},
+    **dict.fromkeys(("knn_positive", "knn_powed"), knn),
 }
 # What a baseline changes in the recipe's data.
 CHANGES = {

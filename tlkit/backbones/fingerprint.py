@@ -27,8 +27,7 @@ class FingerprintNet(nn.Module):
 
     A block is batch norm, ReLU, linear, batch norm, ReLU, dropout, linear, added to its input (He et al., ECCV 2016);
     batch norm and ReLU follow the last. While training, scans are changed as receivers and time change them: access
-    points go missing, a phone does not hear the faint
-    ones, and each value fluctuates.
+    points go missing, a phone does not hear the faint ones, and each value fluctuates.
 
     Args:
         in_features: Number of access points; None takes it from the first batch.
@@ -114,7 +113,7 @@ class FingerprintNet(nn.Module):
 
     def _change(self, x: Tensor) -> Tensor:
         if self.ap_threshold:
-            x = torch.where(x < self.ap_threshold * torch.rand_like(x[:, :1]), torch.zeros_like(x), x)
+            x = x * (x >= self.ap_threshold * torch.rand_like(x[:, :1]))
         if self.noise:
             changed = x + self.noise * torch.randn_like(x)
             x = torch.where(x > 0, changed.clamp(min=torch.finfo(x.dtype).tiny), x)  # what is heard stays heard

@@ -31,10 +31,10 @@ class PlaceRegression(Task):
     square of the quantities' standard deviations. With a ``smoothing`` of :math:`\sigma` the first term is
     :math:`-\sum_j q_j \log p_j` instead, the label being spread over the reference points around it,
     :math:`q = \mathrm{softmax}(-\lVert y - a_j \rVert_2^2 / 2 \sigma^2)`: soft labels by distance (Díaz and Marathe,
-    CVPR 2019, eq. 1), for positions between reference points, of which a network that learned to tell neighbours apart
-    knows little. The first term learns each point by itself, where the squared or
-    absolute error of a regression would settle between points that look alike; the second learns to be near. Taking
-    the expectation makes a position out of a classification, as for joints in images (Sun et al., ECCV 2018).
+    CVPR 2019), for positions between reference points, of which a network that learned to tell neighbours apart knows
+    little. The first term learns each point by itself, where the squared or absolute error of a regression would settle
+    between points that look alike; the second learns to be near. Taking the expectation makes a position out of a
+    classification, as for joints in images (Sun et al., ECCV 2018).
 
     Outputs are the logits, ``(B, P)``; the probabilities are there for adaptation losses that need some. Metrics are
     those of :class:`tlkit.tasks.Regression`. Values measured on the move have no reference points: use that.
