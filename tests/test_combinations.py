@@ -130,7 +130,7 @@ def test_a_loss_of_ones_own_is_refused_until_it_says_that_it_accumulates():
     assert fit([Nearness()], accumulate_grad_batches=2).global_step == 2
 
 
-@pytest.mark.parametrize("limit", [3, 0.5])
+@pytest.mark.parametrize("limit", [3, 1, 0.5])
 def test_an_epoch_that_would_end_in_the_middle_of_a_step_is_refused(limit):
     with pytest.raises(ConfigurationError, match=rf"limit_train_batches={limit} would end .* multiple of 2"):
         fit(accumulate_grad_batches=2, limit_train_batches=limit)

@@ -1,3 +1,5 @@
+import copy
+
 import lightning as L
 import pytest
 import torch
@@ -5,9 +7,10 @@ from torch.optim import SGD
 
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
+from tlkit.callbacks import ModelSelection
 from tlkit.errors import CheckpointError, ConfigurationError, DataError
 from tlkit.finetuning import GradualUnfreezing, LinearProbe
-from tlkit.losses import CORAL, DANN, L2SP, MMD, AdaptationLoss
+from tlkit.losses import BSS, CORAL, DANN, L2SP, MMD, AdaptationLoss
 from tlkit.schedules import Linear
 from tlkit.tasks import Classification
 from tlkit.types import DataSpec, DomainBatch
@@ -255,6 +258,8 @@ def test_runs_that_cannot_work_are_refused_before_training():
         trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(targets=[]))
     with pytest.raises(ConfigurationError, match="MMD needs a source domain"):
         trainer().fit(TransferModule(MLP(), Classification(), [MMD()]), data(sources=[]))
+    few = data(sources=[], label_fraction={"moved": 0.5})  # the labelled rows of a target are a labelled side
+    trainer().fit(TransferModule(MLP(), Classification(), [MMD(), BSS()]), few)
     with pytest.raises(DataError, match="nothing to train on"):
         trainer().fit(TransferModule(MLP(), Classification()), data(sources=[]))
     with pytest.raises(ConfigurationError, match="max_steps or max_epochs"):
@@ -400,6 +405,28 @@ def test_adabn_estimates_the_statistics_of_the_target_before_each_validation():
         weighted += len(batch) * model.network.backbone.layers[0](batch).mean(0).detach()
     torch.testing.assert_close(norm.target.running_mean, weighted / len(inputs))
     assert not torch.allclose(norm.source.running_mean, norm.target.running_mean)
+
+
+def test_adabn_ends_with_statistics_of_its_last_weights(tmp_path):
+    """No validation comes after the last step, nor any before: the model and both checkpoints have them even so."""
+    model, moved = TransferModule(MLP(batch_norm=True), Classification(), batch_norm="adabn"), data()
+    learning = []
+    model.on_before_zero_grad = lambda optimizer: learning.append(model.network.training)
+    run = trainer(
+        max_steps=3, limit_val_batches=1.0, enable_checkpointing=True, callbacks=[ModelSelection(dirpath=tmp_path)]
+    )
+    run.fit(model, moved)
+    norm = model.network.backbone.layers[1]
+    ended = copy.deepcopy(norm.target.state_dict())
+    assert all(learning)
+    model.eval()
+    model.network.reestimate(batch.x for batch in moved.target_train_loader())
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(ended[name], norm.target.state_dict()[name])
+    for file in ("best", "last"):
+        kept = torch.load(tmp_path / f"{file}.ckpt", weights_only=True)["state_dict"]
+        for name in ("running_mean", "running_var"):
+            torch.testing.assert_close(kept[f"network.backbone.layers.1.target.{name}"], ended[name])
 
 
 def test_adabn_that_could_never_estimate_is_refused():

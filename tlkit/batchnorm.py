@@ -145,9 +145,9 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
     """Set the statistics of the targets' batch-norm layers to those of ``inputs``, over all ranks (AdaBN).
 
     Every layer gets the mean over batches of the batches' means and variances, each weighted by its rows, as the layers
-    before it are normalised by the batch; a batch of one row is left out. Nothing else changes: other layers stay in
-    evaluation mode. Li et al.,
-    "Revisiting Batch Normalization for Practical Domain Adaptation", 2016 (arXiv 1603.04779).
+    before it are normalised by the batch; a batch of one row is left out. Nothing else changes: all other layers are in
+    evaluation mode meanwhile. Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016 (arXiv
+    1603.04779).
 
     Args:
         network: The network, with :class:`DomainBatchNorm` layers.
@@ -158,9 +158,10 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
     sums = [layer.running_mean.new_zeros((2, layer.num_features), dtype=torch.float64) for layer in layers]
     rows = sums[0].new_zeros(())
     momenta = [layer.momentum for layer in layers]
-    modes = [layer.training for layer in layers]
+    modes = [(module, module.training) for module in network.modules()]
     with torch.no_grad():
         try:
+            network.eval()
             for layer in layers:
                 layer.train()
                 layer.momentum = 1.0  # the running statistics become the batch's
@@ -173,9 +174,10 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
                 for layer, total in zip(layers, sums, strict=True):
                     total += count * torch.stack([layer.running_mean, layer.running_var]).double()
         finally:
-            for layer, momentum, mode in zip(layers, momenta, modes, strict=True):
+            for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
-                layer.train(mode)
+            for module, mode in modes:
+                module.training = mode
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             for total in (rows, *sums):
                 dist.all_reduce(total)

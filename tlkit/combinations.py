@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from tlkit.errors import ConfigurationError
+from tlkit.finetuning import FineTuning
 from tlkit.losses.base import AdaptationLoss
 from tlkit.network import Network
 from tlkit.sharding import FSDP2, synchronises_batch_norm
@@ -17,13 +18,16 @@ from tlkit.types import DataSpec
 __all__ = ["check_run"]
 
 
-def check_run(trainer: Any, network: Network, losses: Sequence[AdaptationLoss], data: DataSpec) -> None:
-    """Refuse a training whose losses, strategy, precision and accumulation of gradients do not go together.
+def check_run(
+    trainer: Any, network: Network, losses: Sequence[AdaptationLoss], finetuning: FineTuning, data: DataSpec
+) -> None:
+    """Refuse a training whose losses, strategy, precision, normalisation and accumulation do not go together.
 
     Args:
         trainer: The trainer, about to train.
         network: The network; it need not be built yet.
         losses: The adaptation losses.
+        finetuning: Which parameters of the backbone learn.
         data: What the model may know of the data.
 
     Raises:
@@ -31,14 +35,45 @@ def check_run(trainer: Any, network: Network, losses: Sequence[AdaptationLoss], 
     """
     if trainer.max_epochs == trainer.max_steps == -1:
         raise ConfigurationError("schedules must know where training ends: set trainer.max_steps or max_epochs")
+    if network.batch_norm == "adabn":
+        _check_adabn(trainer, data)
+    if network.batch_norm == "domain_specific":
+        _check_domain_specific(losses, finetuning, data)
     for loss in losses:
         loss.check(network.task, data)
     _check_accumulation(trainer, losses)
     _check_strategy(trainer, losses)
-    if network.batch_norm == "adabn" and synchronises_batch_norm(trainer.strategy):
+
+
+def _check_adabn(trainer: Any, data: DataSpec) -> None:
+    if not data.targets:
+        raise ConfigurationError(
+            "batch_norm: adabn estimates statistics on the target's training rows, and data.targets is empty: name "
+            "a target, or set batch_norm: joint"
+        )
+    if not trainer.enable_validation:
+        raise ConfigurationError(
+            "batch_norm: adabn estimates the target's statistics before each validation, and this run never "
+            "validates: raise trainer.limit_val_batches above 0, or set batch_norm: joint"
+        )
+    if synchronises_batch_norm(trainer.strategy):
         raise ConfigurationError(
             "batch_norm: adabn estimates statistics on each rank's own batches, and trainer.sync_batchnorm shares "
             "those of every batch: leave one of them out"
+        )
+
+
+def _check_domain_specific(losses: Sequence[AdaptationLoss], finetuning: FineTuning, data: DataSpec) -> None:
+    if not (data.targets and any(loss.needs_target for loss in losses)):
+        raise ConfigurationError(
+            "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
+            "name data.targets and a loss in adaptation, or set batch_norm: joint"
+        )
+    if not finetuning.trains_batch_norm:
+        raise ConfigurationError(
+            "batch_norm: domain_specific trains normalisation layers of the target's own, and model.finetuning "
+            "keeps all of the backbone's as it came: set batch_norm: adabn, which estimates the target's "
+            "statistics without training, or take another finetuning"
         )
 
 
@@ -59,7 +94,8 @@ def _check_accumulation(trainer: Any, losses: Sequence[AdaptationLoss]) -> None:
             "means over rows (DANN, CDAN without entropy, DELTA, L2SP)"
         )
     limit = trainer.limit_train_batches
-    if limit not in (None, 1.0) and not trainer.fast_dev_run and (isinstance(limit, float) or limit % batches):
+    whole = limit is None or (isinstance(limit, float) and limit == 1)  # the whole number 1 is one batch
+    if not whole and not trainer.fast_dev_run and (isinstance(limit, float) or limit % batches):
         raise ConfigurationError(
             f"trainer.limit_train_batches={limit} would end an epoch in the middle of a step of {batches} batches "
             f"(trainer.accumulate_grad_batches): set it to a multiple of {batches}"

@@ -12,7 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from tlkit.network import Network
 from tlkit.types import Samples, map_tensors
 
-__all__ = ["collect_reference", "target_inputs"]
+__all__ = ["collect_reference", "estimate_statistics"]
 
 
 def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,18 @@ def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
     return outputs, y
 
 
-def target_inputs(trainer: Any) -> Iterator[Any]:
+def estimate_statistics(trainer: Any, network: Network) -> None:
+    """Estimate the targets' batch-norm statistics anew, in a fit whose method that is (AdaBN).
+
+    Args:
+        trainer: Whose data module, device and precision are used.
+        network: The network; it is left in the mode that it is in.
+    """
+    if network.batch_norm == "adabn" and trainer.state.fn == "fit":
+        network.reestimate(_target_inputs(trainer))
+
+
+def _target_inputs(trainer: Any) -> Iterator[Any]:
     """Yield the targets' unlabelled training inputs, as they are read to evaluate, this rank's share of them."""
     for batch in _placed(trainer, trainer.datamodule.target_train_loader()):
         real = batch.index >= 0

@@ -15,7 +15,7 @@ from tlkit import __version__
 from tlkit.combinations import check_run
 from tlkit.distributed import gather, mean_over_ranks, same_initial_weights
 from tlkit.errors import ConfigurationError
-from tlkit.evaluation import collect_reference, target_inputs
+from tlkit.evaluation import collect_reference, estimate_statistics
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, by_name
 from tlkit.metrics import DomainMetrics
@@ -113,14 +113,10 @@ class TransferModule(L.LightningModule):
         """Build from the trainer's data module; Lightning calls it before every fit, validation, test and predict."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "spec"):
-            raise ConfigurationError(
-                "TransferModule learns classes and domains from a DomainDataModule: call trainer.fit(model, datamodule)"
-            )
+            raise ConfigurationError("TransferModule takes a DomainDataModule: call trainer.fit(model, datamodule)")
         spec = data.spec()
         if self.trainer.training:
-            validates, norm_learns = self.trainer.enable_validation, self.finetuning.trains_batch_norm
-            self.network.check_training(bool(spec.targets), self.uses_target, validates, norm_learns)
-            check_run(self.trainer, self.network, [loss for _, loss in self.losses()], spec)
+            check_run(self.trainer, self.network, [loss for _, loss in self.losses()], self.finetuning, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
             self.build(spec, data.example().x if self.data_spec is None else None)
         lay_out(self.trainer, self.network, dict(self.losses()))
@@ -175,9 +171,8 @@ class TransferModule(L.LightningModule):
                 yield weight * result["loss"]
 
     def _progress(self, step: int) -> float:
-        if step == 0:  # the scheduler asks before a resumed run may make its loader, which the total is counted on
-            return 0.0
-        return min(step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
+        # At step 0 the scheduler asks before a resumed run may make its loader, which the total is counted on.
+        return min(step / max(self.trainer.estimated_stepping_batches, 1), 1.0) if step else 0.0
 
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain; one without labels cannot be tested."""
@@ -203,8 +198,7 @@ class TransferModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Estimate the target's batch-norm statistics where they are the method, and encode the task's reference."""
-        if self.network.batch_norm == "adabn" and self.trainer.state.fn == "fit":
-            self.network.reestimate(target_inputs(self.trainer))
+        estimate_statistics(self.trainer, self.network)
         self.on_test_epoch_start()
 
     def on_test_epoch_start(self) -> None:
@@ -231,6 +225,12 @@ class TransferModule(L.LightningModule):
         head = [p for p in self.parameters() if p.requires_grad and p not in known]
         groups = [*backbone, *([ParameterGroup("head", head)] if head else [])]
         return make_optimizer(self.optimizer, groups, self.lr_schedule, self._progress)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take a step; the last may be followed by no validation that would estimate the target's statistics."""
+        super().optimizer_step(*args, **kwargs)
+        if self.global_step + 1 >= self.trainer.estimated_stepping_batches:
+            estimate_statistics(self.trainer, self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Take the gradients of what does not learn yet."""

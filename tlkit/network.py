@@ -34,8 +34,8 @@ class Network(nn.Module):
             - ``"domain_specific"``: a pass each through its own batch-norm layers (statistics and affine parameters),
               one set for the sources and one for the targets (Chang et al., CVPR 2019).
             - ``"adabn"``: a pass each, with one scale and shift and statistics for each side; before every validation
-              the targets' are estimated anew on their unlabelled training rows (Li et al., 2016). It needs no loss:
-              with ``adaptation: []`` training never sees the target.
+              and after the last step the targets' are estimated anew on their unlabelled training rows (Li et al.,
+              2016). It needs no loss: with ``adaptation: []`` training never sees the target.
 
     A backbone whose attribute ``bottleneck_features`` is a number asks for a linear layer of that width behind it, with
     batch normalisation, ReLU and dropout of one half after it; its output is then the features that losses and task
@@ -101,42 +101,6 @@ class Network(nn.Module):
     def by_domain(self) -> bool:
         """Whether sources and targets have batch-norm statistics of their own."""
         return self.batch_norm in ("domain_specific", "adabn")
-
-    def check_training(
-        self, has_target: bool, uses_target: bool, validates: bool = True, norm_learns: bool = True
-    ) -> None:
-        """Refuse a run that would leave layers untrained which the target is evaluated with.
-
-        Args:
-            has_target: Whether the data has a target domain.
-            uses_target: Whether training sees its batches.
-            validates: Whether the run validates, which is when AdaBN's statistics are estimated.
-            norm_learns: Whether the fine-tuning trains anything of the backbone's batch normalisation.
-
-        Raises:
-            ConfigurationError: If ``batch_norm`` keeps layers for each domain and nothing would fill the target's.
-        """
-        if self.batch_norm == "adabn" and not has_target:
-            raise ConfigurationError(
-                "batch_norm: adabn estimates statistics on the target's training rows, and data.targets is empty: name "
-                "a target, or set batch_norm: joint"
-            )
-        if self.batch_norm == "adabn" and not validates:
-            raise ConfigurationError(
-                "batch_norm: adabn estimates the target's statistics before each validation, and this run never "
-                "validates: raise trainer.limit_val_batches above 0, or set batch_norm: joint"
-            )
-        if self.batch_norm == "domain_specific" and not (has_target and uses_target):
-            raise ConfigurationError(
-                "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
-                "name data.targets and a loss in adaptation, or set batch_norm: joint"
-            )
-        if self.batch_norm == "domain_specific" and not norm_learns:
-            raise ConfigurationError(
-                "batch_norm: domain_specific trains normalisation layers of the target's own, and model.finetuning "
-                "keeps all of the backbone's as it came: set batch_norm: adabn, which estimates the target's "
-                "statistics without training, or take another finetuning"
-            )
 
     def forward(self, x: Any, role: Role = "target") -> tuple[Tensor, Tensor]:
         """Return ``(features, outputs)`` of ``x``; ``role`` picks the layers of domain-specific normalisation."""

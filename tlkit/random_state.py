@@ -50,10 +50,10 @@ def restore_random_state(states: list[dict[str, Any]], rank: int) -> None:
         states: What :func:`random_states` returned.
         rank: This process's rank.
     """
-    if rank >= len(states):
+    own = states[rank] if rank < len(states) else None
+    states.clear()  # on the others too: all must agree on whether there are states that wait
+    if own is None:
         return
-    own = states[rank]
-    states.clear()
     torch.set_rng_state(own["torch"])
     version, internal, gauss = own["python"]
     random.setstate((version, tuple(internal), gauss))

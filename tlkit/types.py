@@ -131,6 +131,7 @@ class DataSpec:
         scale: Standard deviation of each quantity over the labelled training rows.
         points: The distinct labels of the labelled training rows when they are measured values, at most 4,096; empty if
             there are more.
+        labelled: The targets some of whose labels are trained on.
         input_names: What the columns of ``x`` stand for where each has a meaning of its own, the words of a bag, the
             access points of a scan or the channels of a window; empty for other inputs.
     """
@@ -144,6 +145,7 @@ class DataSpec:
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     points: tuple[tuple[float, ...], ...] = ()
+    labelled: tuple[str, ...] = ()
     input_names: tuple[str, ...] = ()
 
     @classmethod

@@ -32,6 +32,32 @@ def test_full_may_freeze_the_first_layers_for_good():
     assert not any(parameter.requires_grad for name, parameter in backbone.named_parameters() if name in first)
 
 
+class Rooted(nn.Module):
+    """A network that owns a parameter itself, as transformers own their class token."""
+
+    num_features = 4
+
+    def __init__(self):
+        super().__init__()
+        self.offset, self.stem = nn.Parameter(torch.zeros(8)), nn.Linear(8, 4)
+        self.body, self.dropout = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Dropout(0.5)
+
+    def layer_groups(self):
+        return [("stem", [self.offset, self.stem]), ("body", [self.body])]
+
+    def forward(self, x):
+        return self.dropout(self.body(self.stem(x + self.offset)))
+
+
+def test_a_network_that_owns_a_frozen_parameter_goes_on_training():
+    backbone, full = Rooted(), Full(freeze_first=1)
+    full.prepare(backbone)
+    groups = full.groups(backbone)
+    full.hold(backbone.train(), groups, 0.0)
+    assert {name for name, module in backbone.named_modules() if not module.training} == {"stem"}
+    assert {parameter for group in groups for parameter in group.parameters} == set(backbone.body.parameters())
+
+
 @pytest.mark.parametrize(("first", "error"), [(-1, ConfigurationError), (99, BackboneError)])
 def test_full_refuses_to_freeze_less_than_nothing_or_everything(first, error):
     with pytest.raises(error, match="freeze_first"):

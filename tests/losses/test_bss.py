@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from tests.losses.settings import encoded
+from tlkit.errors import ConfigurationError
 from tlkit.losses import BSS
+
+
+def test_no_singular_value_is_refused():
+    with pytest.raises(ConfigurationError, match=r"BSS\(k=...\) is a number of singular values from 1 up, got 0"):
+        BSS(k=0)
 
 
 def test_numpy_agrees():

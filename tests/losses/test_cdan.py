@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.losses.settings import encoded
+from tlkit.errors import ConfigurationError
 from tlkit.losses import BNM, CDAN, DANN, MCC
 from tlkit.losses.base import AdaptationLoss
 from tlkit.tasks import Classification
@@ -35,6 +36,11 @@ def test_predictions_condition_and_are_not_trained() -> None:
         assert features.grad is not None
         assert features.grad.norm() > 0
         assert outputs.grad is None
+
+
+def test_a_projection_to_nothing_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"CDAN\(random_size=...\) must be at least 1, or None, got 0"):
+        CDAN(random_size=0)
 
 
 def test_entropy_weights_by_hand() -> None:

@@ -35,7 +35,7 @@ class DomainDataModule(L.LightningDataModule):
     they are measured values. They reach no batch then: the domain is adapted to and predicted, but not tested.
 
     Args:
-        sources: Labelled domains; empty for source-free adaptation.
+        sources: Labelled domains; may be empty where a target has labels to train on.
         targets: Domains to adapt to; empty for plain fine-tuning.
         also_test: Domains to test on besides the sources and targets.
         batch_size: Rows a batch, side and rank: a step sees ``batch_size`` source and ``batch_size`` target rows.
@@ -231,14 +231,14 @@ class DomainDataModule(L.LightningDataModule):
                 self._domain(domain, "train")
         known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
         known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]
-        measured = bool(self.quantities)
-        statistics = label_statistics(np.concatenate(known), measured, len(self.classes)) if known else {}
+        statistics = label_statistics(np.concatenate(known), bool(self.quantities), len(self.classes)) if known else {}
         return DataSpec(
             tuple(self.eval_domains),
             tuple(self.sources),
             tuple(self.targets),
             tuple(self.classes),
             quantities=tuple(self.quantities),
+            labelled=tuple(domain for domain in self.targets if domain in self.budgets),
             input_names=tuple(self.input_names),
             **statistics,
         )

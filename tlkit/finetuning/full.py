@@ -65,8 +65,9 @@ class Full(FineTuning):
             # Also what has taken the place of a layer since: batch norm by domain, or synchronised over ranks.
             known = set(self._frozen)
             for module in backbone.modules():
-                own = list(module.parameters(recurse=False))
-                if own and module not in known and not any(parameter.requires_grad for parameter in own):
+                # With those of its children: a network that owns a frozen parameter itself (a class token) goes on.
+                inside = list(module.parameters())
+                if inside and module not in known and not any(parameter.requires_grad for parameter in inside):
                     self._frozen.append(module)
         return super().groups(backbone)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from tlkit.errors import ConfigurationError
+from tlkit.errors import ConfigurationError, unknown
 from tlkit.schedules import Constant, Schedule
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
 
-__all__ = ["AdaptationLoss", "by_name", "learning_parameters"]
+__all__ = ["AdaptationLoss", "by_name", "check_on", "learning_parameters"]
 
 
 class AdaptationLoss(nn.Module):
@@ -26,7 +26,8 @@ class AdaptationLoss(nn.Module):
         weight: Factor of the loss in the total; a number, or a schedule of training progress.
 
     Attributes:
-        needs_source: Whether the loss is undefined without a source side (``sources: []``). Class attribute.
+        needs_source: Whether the loss is undefined without a labelled side: rows of the sources, and of targets some
+            of whose labels are trained on. Class attribute.
         needs_target: Whether the loss is undefined without a target side; the run is refused then. Class attribute.
         needs_probabilities: Whether it calls ``self.probabilities``, the task's map from outputs to probabilities; a
             task without them is refused. Class attribute.
@@ -60,17 +61,19 @@ class AdaptationLoss(nn.Module):
         """Refuse a run in which this loss cannot be computed.
 
         Raises:
-            ConfigurationError: If there is no target or source domain, or the task has no probabilities, where needed.
+            ConfigurationError: If there is no target, no domain with labels, or the task has no probabilities, where
+                needed.
         """
-        for role, needed, domains in (
-            ("target", self.needs_target, data.targets),
-            ("source", self.needs_source, data.sources),
-        ):
-            if needed and not domains:
-                raise ConfigurationError(
-                    f"the adaptation loss {type(self).__name__} needs a {role} domain, and data.{role}s is empty: name "
-                    "one, or set adaptation: []"
-                )
+        if self.needs_target and not data.targets:
+            raise ConfigurationError(
+                f"the adaptation loss {type(self).__name__} needs a target domain, and data.targets is empty: name "
+                "one, or set adaptation: []"
+            )
+        if self.needs_source and not (data.sources or data.labelled):
+            raise ConfigurationError(
+                f"the adaptation loss {type(self).__name__} needs a source domain, and data.sources is empty: name "
+                "one, give a target labels (data.labels_per_class), or set adaptation: []"
+            )
         if self.needs_probabilities and not task.has_probabilities:
             raise ConfigurationError(
                 f"the adaptation loss {type(self).__name__} needs class probabilities, and the task "
@@ -110,6 +113,16 @@ def learning_parameters(network: Encoder, loss: AdaptationLoss) -> list[nn.Param
             f"{type(network.backbone).__name__} does: leave the loss out, or choose another finetuning than LinearProbe"
         )
     return parameters
+
+
+def check_on(loss: AdaptationLoss, on: str) -> None:
+    """Refuse what a loss is to compare unless it is the features or the outputs.
+
+    Raises:
+        ConfigurationError: If it is neither.
+    """
+    if on not in ("features", "outputs"):
+        raise ConfigurationError(f"{type(loss).__name__}(on=...): {unknown('part', str(on), ('features', 'outputs'))}")
 
 
 def by_name(losses: Iterable[AdaptationLoss]) -> dict[str, AdaptationLoss]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tlkit import functional
+from tlkit.errors import ConfigurationError
 from tlkit.losses.base import AdaptationLoss, learning_parameters
 from tlkit.schedules import Schedule
 from tlkit.types import Encoded, Encoder
@@ -24,6 +25,9 @@ class BSS(AdaptationLoss):
         k: How many singular values, 1 in the paper.
         weight: Factor of the loss, a number or a schedule.
 
+    Raises:
+        ConfigurationError: If ``k`` is below 1.
+
     Example:
         >>> import torch
         >>> zeros = torch.zeros(3, dtype=torch.int64)
@@ -36,6 +40,8 @@ class BSS(AdaptationLoss):
 
     def __init__(self, k: int = 1, weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)
+        if k < 1:
+            raise ConfigurationError(f"BSS(k=...) is a number of singular values from 1 up, got {k}")
         self.k = k
 
     def build(self, network: Encoder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlkit.errors import ConfigurationError
 from tlkit.functional.confusion import certainty
 from tlkit.functional.samples import full_precision
 from tlkit.losses.dann import DANN
@@ -23,7 +24,8 @@ class CDAN(DANN):
     or, where that is more than 4,096, the random projection :math:`(R_f f) \odot (R_g p) / \sqrt d` of it to ``d``
     numbers, unless ``random_size`` is None. The probabilities condition and are not trained by this loss: they are
     detached, as in the authors' code. With ``entropy`` (CDAN+E) a row counts :math:`1 + e^{-H(p)}`, scaled to mean 1 on
-    each side, so that certain rows lead. Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018.
+    each side, so that certain rows lead; these weights are constants here, where the authors' code lets a reversed
+    gradient through them. Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018.
 
     The projection is drawn from the run's seed, the same on all ranks, and saved with the model.
 
@@ -35,6 +37,9 @@ class CDAN(DANN):
         dropout: As in :class:`DANN`.
         reversal: As in :class:`DANN`.
         weight: As in :class:`DANN`.
+
+    Raises:
+        ConfigurationError: If ``random_size`` is below 1, or an argument of :class:`DANN` is out of its range.
 
     Example:
         >>> from types import SimpleNamespace
@@ -60,6 +65,8 @@ class CDAN(DANN):
         weight: float | Schedule = 1.0,
     ) -> None:
         super().__init__(hidden_size, num_layers, dropout, reversal, weight)
+        if random_size is not None and random_size < 1:
+            raise ConfigurationError(f"CDAN(random_size=...) must be at least 1, or None, got {random_size}")
         self.entropy, self.random_size = entropy, random_size
         self.accumulates = not entropy  # the weights of rows have mean 1 over the batch that they come in
         # Buffers, so that a checkpoint brings back the projection that the discriminator was trained on.

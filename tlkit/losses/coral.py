@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from tlkit import functional
-from tlkit.losses.base import AdaptationLoss
+from tlkit.losses.base import AdaptationLoss, check_on
 from tlkit.schedules import Schedule
 from tlkit.types import Encoded
 
@@ -24,6 +24,9 @@ class CORAL(AdaptationLoss):
         on: What to match: the backbone's ``"features"`` or, as in the paper, the task's ``"outputs"``.
         weight: Factor of the loss, a number or a schedule.
 
+    Raises:
+        ConfigurationError: If ``on`` is neither.
+
     Example:
         >>> import torch
         >>> rows, zeros = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.zeros(2, dtype=torch.int64)
@@ -35,6 +38,7 @@ class CORAL(AdaptationLoss):
 
     def __init__(self, on: Literal["features", "outputs"] = "features", weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)
+        check_on(self, on)
         self.on = on
 
     def forward(self, source: Encoded, target: Encoded) -> Tensor:

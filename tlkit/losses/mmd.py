@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tlkit import functional
 from tlkit.functional.mmd import Estimator, check_kernels
-from tlkit.losses.base import AdaptationLoss
+from tlkit.losses.base import AdaptationLoss, check_on
 from tlkit.schedules import Schedule
 from tlkit.types import Encoded
 
@@ -28,6 +28,9 @@ class MMD(AdaptationLoss):
         bandwidth: Base bandwidth as a squared distance; ``None`` for the mean squared distance of each batch.
         on: What to match: the backbone's ``"features"`` or the task's ``"outputs"``.
         weight: Factor of the loss, a number or a schedule.
+
+    Raises:
+        ConfigurationError: If an argument is not one of these, or out of its range.
 
     Example:
         >>> import torch
@@ -51,6 +54,7 @@ class MMD(AdaptationLoss):
         self.estimator: Estimator = estimator
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
+        check_on(self, on)
         self.on = on
 
     def forward(self, source: Encoded, target: Encoded) -> Tensor:
