@@ -11,7 +11,7 @@ import yaml
 from tests.data.recording_files import series_table
 from tests.data.scan_files import office_frame
 from tests.data.text_files import sentences
-from tlkit.cli.evaluation import _write
+from tlkit.cli.evaluation import _file_names, _write
 from tlkit.cli.main import main
 from tlkit.types import DataSpec
 
@@ -72,6 +72,14 @@ def test_predictions_are_not_written_over(run, capsys):
     assert "exists and is not written over" in capsys.readouterr().err
     assert mine.read_text() == "mine"
     assert [path.name for path in mine.parent.iterdir()] == ["optdigits.csv"]
+
+
+def test_a_file_in_the_place_of_the_predictions_is_found_before_predicting(run, monkeypatch, capsys):
+    monkeypatch.setattr("lightning.Trainer.predict", None)
+    (run / "predictions").write_text("mine")
+    assert main(["predict", "--config", str(run / "config.yaml")]) == 2
+    assert f"{run / 'predictions'} is the folder of the predictions, and there is a file" in capsys.readouterr().err
+    assert (run / "predictions").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -184,16 +192,47 @@ class EvenAndOdd(DomainDataModule):
 """
 
 
-def test_a_data_module_that_divides_its_rows_itself_is_predicted(tmp_path, recipe, monkeypatch, capsys):
-    (tmp_path / "my_numbers.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def run_of_numbers(folder, recipe, code, roles):
+    """Write a data module of one's own to a module of its own name, train on it, and return the run's folder."""
+    module = f"my_numbers_{folder.name}"
+    (folder / f"{module}.py").write_text(code)
     backbone = {"class_path": "MLP", "init_args": {"hidden": [4]}}
-    data = {"class_path": "my_numbers.EvenAndOdd"}
-    data["init_args"] = {"sources": ["low"], "targets": ["high"], "batch_size": 4}
-    content = {**recipe, "model": {**recipe["model"], "backbone": backbone}, "data": data, "runs": str(tmp_path / "r")}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
-    assert main(["fit", "--config", str(tmp_path / "own.yaml"), "--run_id=x"]) == 0
-    run = tmp_path / "r" / "own" / "x"
+    data = {"class_path": f"{module}.EvenAndOdd", "init_args": {**roles, "batch_size": 4}}
+    content = {**recipe, "model": {**recipe["model"], "backbone": backbone}, "data": data, "runs": str(folder / "r")}
+    (folder / "own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(folder / "own.yaml"), "--run_id=x"]) == 0
+    return folder / "r" / "own" / "x"
+
+
+def test_domains_whose_files_would_have_one_name_have_a_file_each(tmp_path, recipe, monkeypatch, capsys, caplog):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = OWN.replace('"low", "high"', '"a b", "a_b"').replace('"high"', '"a_b"')
+    run = run_of_numbers(tmp_path, recipe, code, {"sources": ["a b"], "targets": ["a_b"]})
+    capsys.readouterr()
+    assert main(["predict", "--config", str(run / "config.yaml")]) == 0
+    written = [str(run / "predictions" / f"a_b_{number}.csv") for number in (0, 1)]
+    assert capsys.readouterr().out.split() == written
+    assert "a_b_0 is domain 'a b', a_b_1 is domain 'a_b'" in caplog.text
+    first, second = (file.read_text() for file in sorted((run / "predictions").iterdir()))
+    assert first != second  # the inputs of the second are 100 more
+
+
+@pytest.mark.parametrize(
+    ("domains", "searched", "names"),
+    [
+        (["day/left", "x.reference"], ["day/left"], ["day_left", "x.reference"]),
+        (["x", "x.reference"], ["x"], ["x_0", "x.reference_1"]),
+        (["x", "x.reference"], [], ["x", "x.reference"]),
+        (["Night", "night", "day"], [], ["Night_0", "night_1", "day_2"]),
+    ],
+)
+def test_no_two_files_have_one_name(domains, searched, names):
+    assert _file_names(domains, searched) == dict(zip(domains, names, strict=True))
+
+
+def test_a_data_module_that_divides_its_rows_itself_is_predicted(tmp_path, recipe, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = run_of_numbers(tmp_path, recipe, OWN, {"sources": ["low"], "targets": ["high"]})
     capsys.readouterr()
     assert main(["predict", "--config", str(run / "config.yaml")]) == 0
     with (run / "predictions" / "high.csv").open() as stream:

@@ -27,6 +27,7 @@ from tlkit.data import DomainDataModule
 from tlkit.data.loader import RowLoader
 from tlkit.data.splits import Rows
 from tlkit.errors import ConfigurationError, DataError
+from tlkit.notes import say
 from tlkit.types import DataSpec
 
 __all__ = ["evaluate", "predict"]
@@ -66,12 +67,12 @@ def predict(request: Request) -> int:
     """Write the predictions on the test splits, and on all rows of a domain without labels, a CSV file a domain.
 
     Of a task that is evaluated against the sources' rows (the data base of a retrieval) they are written too, to
-    ``<domain>.reference.csv``.
+    ``<domain>.reference.csv``. Where two files would have one name, each is followed by the number of its domain.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
         ConfigurationError: If more than one process was started.
-        DataError: If there are predictions already.
+        DataError: If there are predictions already, or a file is where their folder is to be.
     """
     launch = launched()
     if launch is not None and launch.per_node * launch.nodes > 1:
@@ -79,10 +80,12 @@ def predict(request: Request) -> int:
     cli, _ = _start(request)
     assert request.run is not None
     data, folder = cli.datamodule, request.run / "predictions"
-    files = {domain: folder / f"{_file_name(domain)}.csv" for domain in data.eval_domains}
-    references: dict[str, Path] = {}
-    if cli.model.network.task.needs_reference:
-        references = {domain: folder / f"{_file_name(domain)}.reference.csv" for domain in data.sources}
+    searched = data.sources if cli.model.network.task.needs_reference else []
+    names = _file_names(data.eval_domains, searched)
+    files = {domain: folder / f"{names[domain]}.csv" for domain in data.eval_domains}
+    references = {domain: folder / f"{names[domain]}.reference.csv" for domain in searched}
+    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        raise DataError(f"{folder} is the folder of the predictions, and there is a file of that name; move it away")
     for file in (*files.values(), *references.values()):
         if file.exists():
             raise DataError(f"{file} exists and is not written over; move it away to predict again")
@@ -198,5 +201,13 @@ def _write(file: Path, columns: dict[str, Tensor], data: DataSpec, row_names: Se
     write_aside(file, text.getvalue())  # half a file would be taken for all predictions, and not written over
 
 
-def _file_name(domain: str) -> str:
-    return re.sub(r"[^\w.&+-]", "_", domain)
+def _file_names(domains: Sequence[str], searched: Sequence[str]) -> dict[str, str]:
+    """Return what the files of each domain are called, without an ending; those ``searched`` have a second file."""
+    names = {domain: re.sub(r"[^\w.&+-]", "_", domain) for domain in domains}
+    files = [*names.values(), *(f"{names[domain]}.reference" for domain in searched)]
+    # Lower case, as the file systems of macOS and Windows compare them.
+    if len({file.lower() for file in files}) < len(files):
+        names = {domain: f"{name}_{number}" for number, (domain, name) in enumerate(names.items())}
+        told = ", ".join(f"{name} is domain {domain!r}" for domain, name in names.items())
+        say(f"files of two domains would have one name, so each is followed by the domain's number: {told}")
+    return names

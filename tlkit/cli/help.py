@@ -81,6 +81,8 @@ usage: tlkit predict --config RUN/config.yaml [--ckpt_path FILE] [--key=value ..
 
 Write RUN/predictions/<domain>.csv for the test splits: index, prediction, class, probabilities.
 For a retrieval also RUN/predictions/<source>.reference.csv, the data base that is searched.
+In a file's name, whatever of a domain's name is no letter, digit or one of _ . & + - is _; where that
+makes two names the same, each is followed by the number of its domain.
 Files that exist are not written over. Runs on one device.
 
 {_CHECKPOINT}""",
