@@ -50,6 +50,11 @@ def on_console(bar, terminal):
     return bar._console.file
 
 
+def test_what_is_printed_is_no_markup(capsys):
+    ProgressBar().print("domains ['day', '[/night]']: [red]", ":cat:")
+    assert capsys.readouterr().err == "domains ['day', '[/night]']: [red] :cat:\n"
+
+
 def test_without_a_terminal_it_prints_few_plain_lines(monkeypatch):
     monkeypatch.setattr("tlkit.callbacks.progress.SECONDS_BETWEEN_LINES", 0.0)
     monkeypatch.setattr("tlkit.callbacks.progress.UPDATES_PER_SECOND", 1e9)

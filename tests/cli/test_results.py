@@ -1,3 +1,5 @@
+import re
+
 from tlkit.cli.results import print_table
 from tlkit.types import DataSpec
 
@@ -12,6 +14,19 @@ def test_an_interval_stands_with_its_value(capsys):
     assert "0.950 (0.900 to 0.980)" in out
     assert "auroc_low" not in out
     assert "all_time_high" in out  # no interval: there is no value "all_time"
+
+
+def test_names_are_shown_as_they_are(capsys):
+    spec = DataSpec(("[night]", "[/night]"), ("[night]",), ("[/night]",))
+    values = {"accuracy": 0.5, "recall/[red]": 0.25, "recall/:cat:": 0.75}
+    metrics = {f"test/{domain}/{name}": value for domain in spec.domains for name, value in values.items()}
+    print_table(spec, metrics, ("test",), "t", "")
+    lines = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert ["[night]", "source", "0.500"] in lines
+    assert ["[/night]", "target", "0.500"] in lines
+    assert ["recall of class", "[night]", "[/night]"] in lines
+    assert ["[red]", "0.250", "0.250"] in lines
+    assert [":cat:", "0.750", "0.750"] in lines
 
 
 def test_classes_have_a_table_of_their_own_that_ends(capsys):

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from fsspec.core import url_to_fs
 
 from tests.data.shard_sets import array_samples, pack, picture
 from tlkit.data import ArrayShardDomains, ImageShardDomains, ShardSample, index_shards, write_domain
+from tlkit.data.long_job import shown
 from tlkit.data.shard_index import ShardIndex
 from tlkit.data.shard_scan import index_of
 from tlkit.errors import DataError
@@ -455,3 +457,11 @@ def test_json_holds_what_cls_does(tmp_path):
     index = index_of(tmp_path / "d")
     assert index.labels == ("0", "1")
     assert index.groups == ("0", "1", "2", "3", "4", "5")
+
+
+def test_a_name_in_brackets_is_no_markup_of_the_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with shown("shards of [/night]", total=1) as advance:
+        advance(1)
+    assert "shards of [/night]" in capsys.readouterr().err

@@ -34,7 +34,7 @@ class ProgressBar(LightningProgressBar):
         super().__init__()
         self.lines = lines
         self._enabled = True
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False)
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._next = math.inf

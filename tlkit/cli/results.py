@@ -67,7 +67,7 @@ def _print_recalls(rows: Mapping[str, Mapping[str, float]], rest: str) -> None:
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a domain may be called "[night]" or ":day:"
     console.print(table, width=None if console.is_terminal else _WIDEST)
 
 
