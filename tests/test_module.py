@@ -8,7 +8,7 @@ from torch.optim import SGD
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import ModelSelection
-from tlkit.errors import CheckpointError, ConfigurationError, DataError
+from tlkit.errors import BackboneError, CheckpointError, ConfigurationError, DataError
 from tlkit.finetuning import GradualUnfreezing, LinearProbe
 from tlkit.losses import BSS, CORAL, DANN, L2SP, MMD, AdaptationLoss
 from tlkit.schedules import Linear
@@ -105,6 +105,37 @@ def test_target_labels_are_absent_from_every_training_step():
         assert source.y is not None
         assert set(source.domain.tolist()) == {0}
         assert set(target.domain.tolist()) == {1}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_inputs_in_float64_are_trained_on_where_the_precision_converts_them(precision):
+    run, model = trainer(precision=precision), TransferModule(MLP(), Classification(), [MMD()])
+    if precision in ("bf16-true", "64-true"):
+        run.fit(model, data(dtype=torch.float64))
+        return
+    with pytest.raises(BackboneError, match=r"MLP and the head take float32, and x is \(2, 8\) \(float64\)"):
+        run.fit(model, data(dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda source, target: target.features.mean(dim=1), r"got a tensor of shape \(16,\): reduce it"),
+        (lambda source, target: {"loss": target.features.mean(dim=0, keepdim=True)}, r"got a tensor of shape \(1, 6\)"),
+        (lambda source, target: target.features.mean().item(), r"got float -?\d.*: compute it .* with torch"),
+        (lambda source, target: {"distance": target.features.mean()}, "got a dict without 'loss'"),
+        (lambda source, target: None, "got NoneType None"),
+    ],
+)
+def test_a_loss_that_returns_no_scalar_is_named(returned, message):
+    class Mine(AdaptationLoss):
+        def forward(self, source, target):
+            return returned(source, target)
+
+    with pytest.raises(
+        ConfigurationError, match=rf"the adaptation loss Mine must return a tensor of shape \(\).*{message}"
+    ):
+        trainer().fit(TransferModule(MLP(), Classification(), [Mine()]), data())
 
 
 def test_weights_follow_the_trainers_progress_and_survive_a_resume(tmp_path):

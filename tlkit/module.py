@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from tlkit.distributed import gather, mean_over_ranks, same_initial_weights
 from tlkit.errors import ConfigurationError
 from tlkit.evaluation import collect_reference, estimate_statistics
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
-from tlkit.losses.base import AdaptationLoss, by_name
+from tlkit.losses.base import AdaptationLoss, as_values, by_name
 from tlkit.metrics import DomainMetrics
 from tlkit.network import BatchNormMode, Network, check_checkpoint
 from tlkit.random_state import random_states, restore_random_state
@@ -164,7 +164,7 @@ class TransferModule(L.LightningModule):
                 loss.progress = progress
                 # A side is None only for losses that were checked not to need it.
                 result = loss.step(self.network, batch, cast(Encoded, source), cast(Encoded, target))
-                result = result if isinstance(result, Mapping) else {"loss": result}
+                result = as_values(loss, result)
                 weight = loss.weight(progress)
                 values |= {f"train/{name}": result["loss"].detach(), f"train/{name}/weight": weight}
                 values |= {f"train/{name}/{key}": value for key, value in result.items() if key != "loss"}

@@ -162,6 +162,22 @@ def test_a_backbone_in_half_precision_gets_half_precision_input():
     assert check_backbone(layers, X) == 6
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(192, 6), nn.Identity()])
+def test_float64_is_refused_where_nothing_converts_it(layer):
+    layers = nn.Sequential(nn.Flatten(), layer)
+    layers.num_features = 6 if isinstance(layer, nn.Linear) else 192
+    text = message(layers, X.double())
+    assert "backbone Sequential and the head take float32, and x is (2, 3, 8, 8) (float64)" in text
+    assert "return x.float() from the data set" in text
+
+
+def test_float64_of_an_own_conversion_or_parameters_is_fine():
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))
+    assert check_backbone(Mine(lambda x: layers(x["scan"].float()), 6), {"scan": X.double()}) == 6
+    layers.double().num_features = 6
+    assert check_backbone(layers, X.double()) == 6
+
+
 def test_a_backbone_without_memory_is_checked_by_shape():
     with torch.device("meta"):
         layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 6))

@@ -30,7 +30,8 @@ def check_backbone(backbone: Any, x: Any | None = None) -> int:
 
     Raises:
         BackboneError: If it is no module, if ``num_features`` is missing or no positive integer, if the forward pass
-            fails on ``x``, or if its output is not a floating-point tensor of shape ``(B, num_features)``.
+            fails on ``x``, if ``x`` is float64 and neither the backbone nor the precision of the run is, or if the
+            output is not a floating-point tensor of shape ``(B, num_features)``.
 
     Example:
         >>> class Mine(torch.nn.Module):
@@ -61,6 +62,7 @@ def check_backbone(backbone: Any, x: Any | None = None) -> int:
         raise BackboneError(f"{name}.num_features must be a positive int, got {_describe(width)}")
     if x is not None:
         _check_output(name, width, _dry_forward(backbone, x), _rows(x))
+        _check_double(backbone, x)
     return width
 
 
@@ -81,6 +83,31 @@ def _check_output(name: str, width: int, features: Any, rows: int) -> None:
     raise BackboneError(f"{problem}: {_pooling_hint(shape, rows, width)}")
 
 
+def _check_double(backbone: nn.Module, x: Any) -> None:
+    """Refuse float64, numpy's default, where it meets parameters of float32 in the first step.
+
+    Autocast leaves float64 as it is, and ``32-true`` converts nothing. The other precisions convert inputs and
+    parameters, and Lightning makes theirs the default type while the model is built.
+    """
+    parameter = _parameter(backbone)
+    device, taken = (None, torch.float32) if parameter is None else (parameter.device, parameter.dtype)
+    double = any(each.dtype == torch.float64 for each in ([x] if isinstance(x, Tensor) else x.values()))
+    if not double or taken == torch.float64 or torch.get_default_dtype() != torch.float32:
+        return
+    with _undisturbed(backbone):
+        try:
+            if backbone(map_tensors(x, lambda tensor: tensor.to(device=device))).dtype != torch.float64:
+                return  # it converts its input itself
+            cause = None
+        except Exception as error:
+            cause = error
+    raise BackboneError(
+        f"backbone {type(backbone).__name__} and the head take {str(taken).removeprefix('torch.')}, and x is "
+        f"{_shapes(x)}, which this precision does not convert: return x.float() from the data set (numpy's numbers "
+        "are float64), or set trainer.precision: 64-true"
+    ) from cause
+
+
 def _pooling_hint(shape: tuple[int, ...], rows: int, width: int) -> str:
     """Say how features of another rank become one row a sample."""
     if not shape or shape[0] != rows:
@@ -99,12 +126,12 @@ def _width_hint(features: Any) -> str:
 
 def _dry_forward(backbone: nn.Module, x: Any) -> Any:
     """Return ``backbone(x)`` in evaluation mode on the backbone's own device and in its own precision."""
-    parameter = next((p for p in backbone.parameters() if p.is_floating_point()), None)
+    parameter = _parameter(backbone)
 
     def place(tensor: Tensor) -> Tensor:
         if parameter is None:
             return tensor
-        # The trainer's precision plugin converts inputs later; here the parameters say what they will be.
+        # The trainer's precision converts inputs later, or autocast does; here the parameters say what they will be.
         return tensor.to(parameter.device, parameter.dtype if tensor.is_floating_point() else None)
 
     with _undisturbed(backbone):
@@ -117,6 +144,10 @@ def _dry_forward(backbone: nn.Module, x: Any) -> Any:
                 f"backbone {type(backbone).__name__} failed on input of shape {_shapes(x)}: "
                 f"{type(error).__name__}: {error}. Does it fit this data (channels, size, keys)?"
             ) from error
+
+
+def _parameter(backbone: nn.Module) -> nn.Parameter | None:
+    return next((parameter for parameter in backbone.parameters() if parameter.is_floating_point()), None)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from tlkit.schedules import Constant, Schedule
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
 
-__all__ = ["AdaptationLoss", "by_name", "check_on", "learning_parameters"]
+__all__ = ["AdaptationLoss", "as_values", "by_name", "check_on", "learning_parameters"]
 
 
 class AdaptationLoss(nn.Module):
@@ -98,6 +99,26 @@ class AdaptationLoss(nn.Module):
         """What the module calls: ``forward``, unless a loss must encode again (a second view, mixed inputs)."""
         result: Tensor | dict[str, Tensor] = self(source, target)
         return result
+
+
+def as_values(loss: AdaptationLoss, result: Any) -> Mapping[str, Any]:
+    """Return what a loss returned, a scalar or a dict, as a dict with ``"loss"``.
+
+    Raises:
+        ConfigurationError: If the loss is no tensor of shape ``()``.
+    """
+    values = result if isinstance(result, Mapping) else {"loss": result}
+    value = values.get("loss")
+    if isinstance(value, Tensor) and value.dim() == 0:
+        return values
+    what = "a dict without 'loss'" if "loss" not in values else f"a {type(value).__name__}"
+    hint = "compute it from features and outputs with torch, or nothing learns from it"
+    if isinstance(value, Tensor):
+        what, hint = f"a tensor of shape {tuple(value.shape)}", "reduce it, as with .mean()"
+    raise ConfigurationError(
+        f"the adaptation loss {type(loss).__name__} must return a tensor of shape (), or a dict with such a 'loss', "
+        f"got {what}: {hint}"
+    )
 
 
 def learning_parameters(network: Encoder, loss: AdaptationLoss) -> list[nn.Parameter]:
