@@ -122,9 +122,9 @@ def test_inputs_in_float64_are_trained_on_where_the_precision_converts_them(prec
     [
         (lambda source, target: target.features.mean(dim=1), r"got a tensor of shape \(16,\): reduce it"),
         (lambda source, target: {"loss": target.features.mean(dim=0, keepdim=True)}, r"got a tensor of shape \(1, 6\)"),
-        (lambda source, target: target.features.mean().item(), r"got float -?\d.*: compute it .* with torch"),
+        (lambda source, target: target.features.mean().item(), "got a float: compute it .* with torch"),
         (lambda source, target: {"distance": target.features.mean()}, "got a dict without 'loss'"),
-        (lambda source, target: None, "got NoneType None"),
+        (lambda source, target: None, "got a NoneType"),
     ],
 )
 def test_a_loss_that_returns_no_scalar_is_named(returned, message):
