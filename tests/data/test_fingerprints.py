@@ -136,6 +136,16 @@ def put(column, row, value):
             {},
             r"no cell is 100.0.*67% of the cells are -100. This is a guess.*set table.missing to null",
         ),
+        (
+            lambda frame: [frame.__setitem__(f"AP{i}", [0, -80, -60] * 40) for i in range(6)],
+            {},
+            r"33% of the cells are 0 dBm.*This is a guess.*set table.missing to 0",
+        ),
+        (
+            lambda frame: [frame.__setitem__(f"AP{i}", [0, -80, -60] * 40) for i in range(6)],
+            {"missing": None},
+            r"33% of the cells are 0 dBm.*set table.missing to 0",
+        ),
     ],
 )
 def test_bad_cells_are_named(tmp_path, change, arguments, message):

@@ -115,6 +115,11 @@ def test_sixteen_bits_are_divided_not_cut_off_and_cameras_are_turned(tmp_path):
     Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(DataError, match="levels of 32 bits"):
         decode(tmp_path / "float.tiff")
+    (tmp_path / "deep.pgm").write_bytes(b"P5 32 32 65535\n" + ramp.astype(">u2").tobytes())
+    assert np.array_equal(np.asarray(decode(tmp_path / "deep.pgm"))[..., 0], ramp >> 8)
+    Image.fromarray(ramp // 16).save(tmp_path / "twelve.png")
+    with pytest.warns(UserWarning, match="images of 16 bits with no level above 8191"):
+        assert np.asarray(decode(tmp_path / "twelve.png")).max() == 15
     wide = Image.new("RGB", (16, 8))
     exif = wide.getexif()
     exif[274] = 6  # the camera was held upright

@@ -120,6 +120,42 @@ def test_a_bad_cell_is_named(table, change, message):
         open_table(path, ["north"], ["south"], columns=ImageColumns(split="part"))
 
 
+def test_a_file_that_is_listed_twice_is_there_once(table, caplog):
+    path, frame = table
+    pd.concat([frame, frame.iloc[:10].assign(path="./" + frame.path)]).to_csv(path, index=False)
+    with caplog.at_level("INFO"):
+        data = open_table(path, ["north"], ["south"])
+    assert "10 of 58 rows repeat another one and are left out" in caplog.text
+    assert len(data.row_names("north")) == 24
+    for column, value in {"label": "well", "part": "val", "patient": "p9"}.items():
+        pd.concat([frame, frame.iloc[:1].assign(**{column: value})]).to_csv(path, index=False)
+        named = {"patient": "group", "part": "split"}.get(column, column)
+        message = f"{path}, line 50: scans/00.png stands with the {named} '{value}', and with .* in line 2: correct one"
+        with pytest.raises(DataError, match=message):
+            open_table(path, ["north"], columns=ImageColumns(group="patient", split="part"))
+
+
+def test_a_file_of_two_domains_is_not_trained_on_in_one_and_tested_on_in_the_other(table):
+    path, frame = table
+    pd.concat([frame, frame.iloc[:24].assign(domain="south")]).to_csv(path, index=False)
+    data = open_table(path, ["north"], ["south"])
+    files = {name: [each.split(": ")[1] for each in data.row_names(name)] for name in ("north", "south")}
+    learned = {files["north"][row] for part in ("train", "val") for row in data.splits["north"][part]}
+    tested = {files["south"][row] for row in data.splits["south"]["test"]}
+    assert tested & set(files["north"])
+    assert not learned & tested
+
+
+def test_blanks_around_a_name_are_no_part_of_it_and_numbers_stand_in_order(table):
+    path, frame = table
+    frame.assign(label=[f"{row // 4 % 2 * 8 + 2} " for row in range(48)], domain=" " + frame.domain).to_csv(
+        path, index=False
+    )
+    data = open_table(path, ["north"], ["south"])
+    assert data.spec().classes == ("2", "10")
+    assert data.domains == ["north", "south"]
+
+
 def test_what_is_refused(table):
     path, frame = table
     with pytest.raises(DataError, match="unknown domain 'nord': did you mean 'north'"):
@@ -128,7 +164,7 @@ def test_what_is_refused(table):
         open_table(path, ["north"], columns=ImageColumns(group="patients"))
     with pytest.raises(DataError, match="two of them name the same column"):
         open_table(path, ["north"], columns=ImageColumns(group="label"))
-    with pytest.raises(DataError, match="root: no folder"):
+    with pytest.raises(DataError, match="table: no folder"):
         open_table(path.parent / "nowhere" / "table.csv", ["north"])
     with pytest.raises(DataError, match=r"there is no file .*tabel.csv; did you mean table.csv"):
         open_table(path.parent / "tabel.csv", ["north"])

@@ -47,6 +47,16 @@ def test_domains_classes_and_rows(root):
     assert batch.target.y is None
 
 
+def test_images_deeper_in_a_class_folder_are_of_the_class(root, caplog):
+    (root / "photo" / "cat" / "2024" / "may").mkdir(parents=True)
+    shutil.copy(root / "photo" / "cat" / "00.png", root / "photo" / "cat" / "2024" / "may" / "a.png")
+    with caplog.at_level("INFO"):
+        data = open_folder(root, ["photo"], ["sketch"])
+    assert len(data.row_names("photo")) == 41
+    assert "photo/cat/2024/may/a.png" in data.row_names("photo")[:21]
+    assert "domain 'photo': 2 files are passed over, they have no image's ending" in caplog.text
+
+
 def test_values_and_labels_are_those_of_the_files(root):
     data = open_folder(root, ["photo"])
     for batch in data.test_dataloader()[0]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,32 @@ def test_samples_of_equal_and_irregular_time_become_a_grid(tmp_path):
     x, y = data.dataset("phone", "test")[0]
     torch.testing.assert_close(x[0], torch.tensor([0.0, 2, 4, 6]))
     assert y == 0
+
+
+def test_time_stamps_that_are_coarser_than_the_samples_are_refused(tmp_path):
+    """As recorders write them that know the second alone: means over it would leave nothing of a movement."""
+    for device in ("phone", "watch"):
+        for number in range(3):
+            path = tmp_path / device / f"{number}.csv"
+            path.parent.mkdir(exist_ok=True)
+            rows = [f"2024-05-31T12:00:{row // 50:02d},{row % 5},0,a" for row in range(500)]
+            path.write_text("\n".join(["t,x,y,label", *rows]) + "\n")
+    dates = replace(ACC, unit="date")
+    text = refused(tmp_path, dates, windows=Windowing(rate=50, length=64, stride=32))
+    assert "0.csv: its 500 samples have 10 different time stamps, 1 s apart, and windows.rate asks for 50" in text
+    assert len(make(tmp_path, dates, windows=Windowing(rate=1, length=4, stride=2)).row_names("phone")) == 12
+
+
+def test_dates_of_parquet_are_dates(tmp_path):
+    pytest.importorskip("pyarrow")
+    for device in ("phone", "watch"):
+        (tmp_path / device).mkdir()
+        for number in range(3):
+            times = pd.date_range("2024-05-31", periods=40, freq="100ms")
+            frame = pd.DataFrame({"t": times, "x": range(40), "y": 0, "label": ["a", "b"] * 20})
+            frame.to_parquet(tmp_path / device / f"{number}.parquet")
+    data = make(tmp_path, replace(ACC, unit="date"))
+    torch.testing.assert_close(data.dataset("phone", "test")[0][0][0], torch.arange(8.0))
 
 
 def test_a_gap_is_not_filled(tmp_path):

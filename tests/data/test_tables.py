@@ -60,6 +60,9 @@ def test_rows_are_named_by_the_line_they_begin_in(tmp_path):
     path = write(tmp_path / "t.csv", 'text,n\n"a\nb",1\n\nc,2\n"d\n\ne",3\nf,4\n')
     assert len(read_table(path, ["text"])) == 4
     assert row_places(path, 4) == ["line 2", "line 5", "line 6", "line 9"]
+    path = write(tmp_path / "blanks.csv", "text,n\na,1\n  \t\nb,2\n")
+    assert len(read_table(path, ["n"])) == 2
+    assert row_places(path, 2) == ["line 2", "line 4"]
     path = write(tmp_path / "t.jsonl", '{"text": "a"}\n\n{"text": "b"}\n')
     assert row_places(path, 2) == ["line 1", "line 3"]
     assert row_places(table(tmp_path / "t.parquet"), 2) == ["row 1", "row 2"]
@@ -91,6 +94,7 @@ def test_numbers_of_json_stay_what_they_are(tmp_path):
     ("name", "content", "message"),
     [
         ("t.csv", "txet,label\na,b\n", "FILE has no column 'text': did you mean 'txet'? Its columns: txet, label"),
+        ("t.csv", "text;label\na;b\n", "FILE seems to have ';' between its cells: the header is 'text;label'. A .csv"),
         ("t.csv", "", "FILE is empty: it has no columns and no rows; get it again, or remove it"),
         ("t.csv", "\n\n", "FILE is empty"),
         ("t.tsv.gz", "", "FILE is empty"),

@@ -113,7 +113,7 @@ def test_a_file_named_test_is_the_test_split(tmp_path):
     write(tmp_path / "train.csv", rows_of("dvd", 30) + rows_of("electronics", 30))
     held = [(f"{text} held out", *rest) for text, *rest in rows_of("dvd", 10)]
     # Its first row is a training row too: it is kept as a test row.
-    write(tmp_path / "test-00000.csv", [*held, rows_of("dvd", 30)[0]])
+    write(tmp_path / "Test-00000.csv", [*held, rows_of("dvd", 30)[0]])
     data = make(tmp_path)
     assert served(data, "dvd") == [*(row[0] for row in held), rows_of("dvd", 30)[0][0]]
     assert len(data.splits["dvd"]["train"]) == 29
@@ -164,6 +164,43 @@ def test_one_long_text_does_not_take_its_room_for_every_other(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 60e6  # 600 texts of 500,000 characters would be 1.2 GB
     finally:
         tracemalloc.stop()
+
+
+def test_a_source_does_not_train_on_what_another_source_tests_on(tmp_path):
+    rows = rows_of("electronics") + rows_of("books") + rows_of("dvd")
+    shared = [(*row[:2], "electronics") for row in rows_of("books")[:30]]
+    data = make(write(tmp_path / "t.csv", rows + shared), sources=["electronics", "books"])
+    learned = {text for split in ("train", "val") for text in served(data, "electronics", split)}
+    tested = set(served(data, "books"))
+    assert tested
+    assert not learned & tested
+    assert learned & {row[0] for row in rows_of("books")}  # the others are the earlier source's
+
+
+def test_a_domain_that_comes_later_leaves_words_and_splits_as_they_were(tmp_path, caplog):
+    rows = rows_of("electronics") + rows_of("dvd")
+    path = write(tmp_path / "t.csv", rows)
+    before = make(path)
+    learned = [row for row in rows if row[0] in served(before, "electronics", "train")][:3]
+    later = [(f"{text} and words of its own", label, "later") for text, label, _ in rows_of("later", 40)]
+    write(path, [*rows, *later, *((*row[:2], "later") for row in learned)])
+    after = TextDomains(str(path), **{**ROLES, "words": 100}, also_test=["later"])
+    after.trained = before.spec()
+    with caplog.at_level("INFO"):
+        after.setup("test")
+    assert after.vocabulary == before.vocabulary
+    for domain in ("electronics", "dvd"):
+        for split, taken in before.splits[domain].items():
+            assert np.array_equal(after.splits[domain][split], taken)
+        one, other = (data.dataset(domain, "test")[0][0] for data in (before, after))
+        assert torch.equal(one, other)
+    assert not set(served(after, "later")) & set(served(before, "electronics", "train"))
+    assert "later: " in caplog.text or len(after.splits["later"]["test"]) == 8
+    everything = write(tmp_path / "all.csv", [*rows, *((*row[:2], "later") for row in learned)])
+    after = TextDomains(str(everything), **{**ROLES, "words": 100}, also_test=["later"])
+    after.trained = before.spec()
+    with pytest.raises(DataError, match="the model has learned from all"):
+        after.setup("test")
 
 
 def test_a_source_does_not_train_on_a_text_of_the_target(tmp_path, caplog):

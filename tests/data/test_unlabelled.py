@@ -33,7 +33,7 @@ from tlkit.data import (
     Windowing,
 )
 from tlkit.data.image_table import ImageColumns
-from tlkit.data.unlabelled import missing_labels
+from tlkit.data.labels import missing_labels
 from tlkit.errors import DataError
 from tlkit.losses import CORAL, MCC
 from tlkit.tasks import Classification, Regression

@@ -12,6 +12,10 @@ def meant(name, persons=PERSONS, devices=DEVICES):
     return found and (sorted(found[0]), sorted(found[1]))
 
 
+def test_names_that_differ_in_zeros_alone_have_an_order():
+    assert in_order(["a1", "a01"]) == in_order(["a01", "a1"]) == ["a01", "a1"]
+
+
 def test_every_form_of_a_name():
     assert meant("watch") == (sorted(PERSONS), ["watch"])
     assert meant("s02") == (["s02"], sorted(DEVICES))

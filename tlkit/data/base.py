@@ -13,11 +13,11 @@ from torch.utils.data import Dataset, Subset
 
 from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes
 from tlkit.data.division import Division
+from tlkit.data.labels import find_labels, refuse_unlabelled, tell_unlabelled
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
 from tlkit.data.splits import HoldOut, Rows, label_budgets, rows_in_use, tell_absent
 from tlkit.data.statistics import label_statistics
-from tlkit.data.unlabelled import find_labels, refuse_unlabelled, tell_unlabelled
 from tlkit.distributed import run_seed
 from tlkit.errors import DataError
 from tlkit.types import DataSpec, Samples, Split

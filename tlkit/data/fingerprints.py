@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data.folders import data_folder
+from tlkit.data.labels import as_word, check_all_or_none, unlabelled_rows
 from tlkit.data.scans import PositionLabel, Representation, ScanDomains, Scans, check_metres
 from tlkit.data.tables import check_column, read_table, row_places, table_columns
-from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, near, unknown
 
 __all__ = ["FingerprintDomains", "FingerprintTable"]
@@ -235,13 +235,13 @@ class FingerprintDomains(ScanDomains):
     def _column(self, name: str) -> list[str]:
         """Return a column of words or whole numbers as words; 3 and 3.0 are one."""
         check_column(self._frame, self.path, name, "label")
-        return [_word(value) for value in self._frame[name].tolist()]
+        return [as_word(value) for value in self._frame[name].tolist()]
 
     @cached_property
     def _class_names(self) -> list[str]:
         cells = zip(*(self._frame[name].tolist() for name in self._label_columns), strict=True)
         known = ~self._missing
-        return ["/".join(map(_word, parts)) if there else "" for parts, there in zip(cells, known, strict=True)]
+        return ["/".join(map(as_word, parts)) if there else "" for parts, there in zip(cells, known, strict=True)]
 
     @cached_property
     def _position(self) -> NDArray[np.float64]:
@@ -272,6 +272,11 @@ class FingerprintDomains(ScanDomains):
                 f"strength: they lie above {self.weakest:g} dBm (weakest) and at most at 0, or are {what} where the "
                 f"access point was not heard ({int(bad.sum())} cells are like this)"
             )
+        if marker != 0 and (share := float((values == 0).mean())) > 0.05:
+            raise DataError(
+                f"{self.path}: {share:.0%} of the cells are 0 dBm, far more than any receiver measures. This is a "
+                "guess: 0 may be the mark of an access point that was not heard; set table.missing to 0"
+            )
         if marker is not None and heard.all():
             self._look_for_another_marker(values)
         return np.where(heard, values, np.nan).astype(np.float32)
@@ -286,10 +291,6 @@ class FingerprintDomains(ScanDomains):
                 f"not heard, and {share:.0%} of the cells are {weakest:g}. This is a guess: {weakest:g} may be the "
                 "mark; set table.missing to it. If it was measured, set table.missing to null"
             )
-
-
-def _word(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) else str(value)
 
 
 def _by_number(name: str) -> tuple[Any, ...]:

@@ -40,8 +40,12 @@ def data_folder() -> Path:
     return Path(os.environ.get("TLKIT_DATA") or "~/.cache/tlkit").expanduser()
 
 
-def find_folder(root: str) -> Path:
+def find_folder(root: str, argument: str = "root") -> Path:
     """Return the folder ``root``; a relative one is looked for in the working folder, then in :func:`data_folder`.
+
+    Args:
+        root: The folder.
+        argument: The argument that named it, for the message.
 
     Raises:
         DataError: If it is in neither.
@@ -51,6 +55,6 @@ def find_folder(root: str) -> Path:
         if place.is_dir():
             return place
     raise DataError(
-        f"root: no folder {' or '.join(map(str, places))}. Give the folder of the data, or set TLKIT_DATA to the one "
-        f"that holds {root!r}"
+        f"{argument}: no folder {' or '.join(map(str, places))}. Give the folder of the data, or set TLKIT_DATA to the "
+        f"one that holds {root!r}"
     )

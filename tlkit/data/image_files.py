@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,8 @@ from torch.utils.data import Dataset, Subset, get_worker_info
 
 from tlkit.data.augment import Augment, augmented, check_augment
 from tlkit.data.base import DomainDataModule
+from tlkit.data.labels import class_order, label_numbers
 from tlkit.data.rows import row_draws
-from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.types import Split
 
@@ -38,6 +39,7 @@ __all__ = [
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # How whole files begin and end: JPEG, PNG.
 _ENDS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
+_DARK = 1 << 13  # of 16 bits, what is darker than an eighth of white
 _KEPT = 1 << 30  # bytes of one domain that may be kept in memory
 
 
@@ -106,12 +108,12 @@ class ImageDomains(DomainDataModule):
 
     @cached_property
     def classes(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
-        """The classes of the domains of this run, in alphabetical order."""
-        return sorted({name for domain in self.eval_domains for name in self._listed(domain).labels} - {""})
+        """The classes of the domains of this run, in alphabetical order, or by value if they are whole numbers."""
+        return class_order({name for domain in self.eval_domains for name in self._listed(domain).labels} - {""})
 
     def domain_classes(self, domain: str) -> Sequence[str]:
-        """Return the classes that a domain has images of, in alphabetical order."""
-        return sorted(set(self._listed(domain).labels))
+        """Return the classes that a domain has images of, in the order of ``classes``."""
+        return class_order(set(self._listed(domain).labels))
 
     def has_labels(self, domain: str) -> bool:
         """Return whether the images of a domain have classes."""
@@ -218,9 +220,17 @@ def decode(file: Path | bytes, name: str = "", cure: str = "replace or delete th
     name = name or str(file)
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255, and not divide them
-                levels = np.asarray(image, np.uint16) >> 8
-                return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+            # Pillow would cut 16 bits off at 255, and not divide them; those of a PGM it stretches to 65,535.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+                levels = np.asarray(image).astype(np.uint16)
+                if levels.max() < _DARK:
+                    warnings.warn(
+                        f"there are images of 16 bits with no level above {_DARK - 1}: white is 65,535 in 16 bits, so "
+                        "they are read as nearly black. If their range is smaller (12 bits, say), write them again "
+                        "with all of the 16",
+                        stacklevel=2,
+                    )
+                return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in ("I", "F"):
                 raise DataError(
                     f"the image {name} has levels of 32 bits, whose range is not known: convert it to 8 or 16 bits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,10 @@ import numpy as np
 from tlkit.data.augment import Augment
 from tlkit.data.folders import find_folder
 from tlkit.data.image_files import ImageDomains, Listing
+from tlkit.data.labels import as_word, check_all_or_none, unlabelled_rows
 from tlkit.data.tables import check_column, read_table, row_places
-from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, near, unknown
+from tlkit.notes import say
 
 __all__ = ["ImageColumns", "ImageTableDomains"]
 
@@ -44,7 +46,8 @@ class ImageTableDomains(ImageDomains):
     """Images listed in a CSV file, JSON lines or a parquet file.
 
     How images are read, resized and cut is said at :class:`~tlkit.data.image_files.ImageDomains`, how tables are at
-    :func:`~tlkit.data.tables.read_table`.
+    :func:`~tlkit.data.tables.read_table`. Of rows that say the same of a file one is kept, and said how many were not.
+    A file that two domains of a run have is not trained on in the one and tested on in the other.
 
     Args:
         table: The file; a relative one is looked for in the working folder, then in the folder that the environment
@@ -61,8 +64,8 @@ class ImageTableDomains(ImageDomains):
         **kwargs: The arguments of :class:`DomainDataModule`.
 
     Raises:
-        DataError: If the table cannot be read, lacks a column or has a bad cell, an image is missing or cannot be read,
-            or the domains have other classes.
+        DataError: If the table cannot be read, lacks a column or has a bad cell, says two things of a file, an image is
+            missing or cannot be read, or the domains have other classes.
     """
 
     shared_groups = True
@@ -88,7 +91,7 @@ class ImageTableDomains(ImageDomains):
     def path(self) -> Path:
         """The table."""
         path = Path(self.table).expanduser()
-        return path if path.is_file() else find_folder(str(path.parent)) / path.name
+        return path if path.is_file() else find_folder(str(path.parent), "table") / path.name
 
     @cached_property
     def frame(self) -> Any:
@@ -102,12 +105,43 @@ class ImageTableDomains(ImageDomains):
                 check_column(frame, self.path, column, "text" if name in ("path", "split") else "label")
         missing = unlabelled_rows(frame, self.path, [self.columns.label])
         frame[self.columns.label] = frame[self.columns.label].astype(object).mask(missing, "")
-        return frame.rename(columns=named)
+        frame = frame.rename(columns=named)
+        for name in set(named.values()) & {"label", "domain", "group"}:
+            frame[name] = frame[name].map(as_word).astype(object)
+        frame["place"] = row_places(self.path, len(frame))
+        frame["file"] = [os.path.normpath(self.folder / Path(name).expanduser()) for name in frame["path"]]
+        return self._without_repetitions(frame)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that the files in the table are relative to."""
+        return self.path.parent if self.root is None else find_folder(self.root)
+
+    def _without_repetitions(self, frame: Any) -> Any:
+        """Return the rows without those that say of a file what another row of its domain says."""
+        first: dict[tuple[str, str], int] = {}
+        said = [name for name in ("label", "group", "split") if name in frame]
+        repeated = []
+        for row, key in enumerate(zip(frame["domain"], frame["file"], strict=True)):
+            if (before := first.setdefault(key, row)) == row:
+                continue
+            for name in said:
+                one, other = frame[name].iloc[before], frame[name].iloc[row]
+                if one != other:
+                    raise DataError(
+                        f"{self.path}, {frame['place'].iloc[row]}: {frame['path'].iloc[row]} stands with the "
+                        f"{name} {other!r}, and with {one!r} in {frame['place'].iloc[before]}: correct one of the "
+                        "rows, or remove it"
+                    )
+            repeated.append(row)
+        if repeated:
+            say(f"{self.path}: {len(repeated)} of {len(frame)} rows repeat another one and are left out")
+        return frame.drop(index=frame.index[repeated])
 
     @cached_property
     def domains(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only
         """The domains in the table, in alphabetical order."""
-        return sorted(set(_words(self.frame["domain"])))
+        return sorted(set(self.frame["domain"]))
 
     def where(self, what: str) -> str:
         """Return the table and the column that the domains or the classes are read from."""
@@ -117,24 +151,28 @@ class ImageTableDomains(ImageDomains):
         """Return the images of one domain, in the order of the table."""
         if domain not in self.domains:
             raise DataError(f"table={self.table!r}: {unknown('domain', domain, self.domains)}")
-        rows = np.flatnonzero(np.array(_words(self.frame["domain"])) == domain)
-        frame = self.frame.iloc[rows]
-        places = row_places(self.path, len(self.frame))
-        missing = (frame["label"] == "").to_numpy(bool)
+        frame = self.frame[self.frame["domain"] == domain]
+        places, missing = frame["place"].tolist(), (frame["label"] == "").to_numpy(bool)
         cells = f"{self.path}, {{}}, column {self.columns.label!r}"
-        check_all_or_none(domain, missing, self.needs_labels(domain), lambda row: cells.format(places[rows[row]]))
-        folder = self.path.parent if self.root is None else find_folder(self.root)
-        paths = [folder / Path(name).expanduser() for name in frame["path"]]
-        for row, path in zip(rows, paths, strict=True):
-            if not path.is_file():
-                raise DataError(f"{self.path}, {places[row]}, column {self.columns.path!r}: {_missing(path, folder)}")
+        check_all_or_none(domain, missing, self.needs_labels(domain), lambda row: cells.format(places[row]))
+        for place, file in zip(places, frame["file"], strict=True):
+            if not os.path.isfile(file):
+                fault = _missing(Path(file), self.folder)
+                raise DataError(f"{self.path}, {place}, column {self.columns.path!r}: {fault}")
         return Listing(
-            paths,
-            _words(frame["label"]),
-            [f"{places[row]}: {name}" for row, name in zip(rows, frame["path"], strict=True)],
-            _words(frame["group"]) if self.columns.group else None,
-            *(self._published(frame, [places[row] for row in rows]) if self.columns.split else ()),
+            [Path(file) for file in frame["file"]],
+            frame["label"].tolist(),
+            [f"{place}: {name}" for place, name in zip(places, frame["path"], strict=True)],
+            self._groups(frame),
+            *(self._published(frame, places) if self.columns.split else ()),
         )
+
+    def _groups(self, frame: Any) -> list[str] | None:
+        """Return the group of each row; a file that several domains of the run have is one if nothing else is."""
+        if self.columns.group:
+            return list(frame["group"])
+        used = self.frame[self.frame["domain"].isin(self.eval_domains)]
+        return list(frame["file"]) if used["file"].duplicated().any() else None
 
     def _published(self, frame: Any, places: list[str]) -> tuple[list[int], list[int] | None]:
         """Return the numbers of the rows to test and to validate on."""
@@ -146,7 +184,7 @@ class ImageTableDomains(ImageDomains):
                 )
         if self.columns.group:
             first: dict[str, tuple[str, str]] = {}
-            for place, group, split in zip(places, _words(frame["group"]), frame["split"], strict=True):
+            for place, group, split in zip(places, frame["group"], frame["split"], strict=True):
                 place_of_first, split_of_first = first.setdefault(group, (place, split))
                 if split != split_of_first:
                     raise DataError(
@@ -156,11 +194,6 @@ class ImageTableDomains(ImageDomains):
                     )
         test, val = (np.flatnonzero(frame["split"].to_numpy() == name).tolist() for name in ("test", "val"))
         return test, val or None
-
-
-def _words(values: Any) -> list[str]:
-    """Return labels as words; whole numbers that pandas reads as floats because a cell is empty were refused before."""
-    return [str(int(value)) if isinstance(value, float) else str(value) for value in values]
 
 
 def _missing(path: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,6 +13,7 @@ from tlkit.data.augment import Augment
 from tlkit.data.folders import find_folder
 from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
 from tlkit.errors import DataError, unknown
+from tlkit.notes import say
 
 __all__ = ["ImageFolderDomains"]
 
@@ -19,8 +21,9 @@ __all__ = ["ImageFolderDomains"]
 class ImageFolderDomains(ImageDomains):
     r"""Images in ``root/domain/class/*``; those of a target without labels lie in ``root/domain/*``.
 
-    Hidden files and those without an image's extension are passed over. How images are read, resized and cut is said
-    at :class:`~tlkit.data.image_files.ImageDomains`.
+    What lies deeper in a class folder, ``root/domain/class/2024/*``, is of that class too. Hidden files and folders are
+    passed over, and so are files without an image's extension, whose number is said. How images are read, resized and
+    cut is said at :class:`~tlkit.data.image_files.ImageDomains`.
 
     Args:
         root: Folder of the domains; a relative one is looked for in the working folder, then in the folder that the
@@ -84,8 +87,15 @@ class ImageFolderDomains(ImageDomains):
         if domain not in self.domains:
             raise DataError(f"root={self.root!r}: {unknown('domain', domain, self.domains)}")
         folder = self.domain_folder(domain)
-        found = [(name, path) for name in _folders(folder) for path in _images(folder / name)]
-        loose = _images(folder) if folder.is_dir() else []
+        beside = _files(folder, deep=False) if folder.is_dir() else []
+        inside = [(name, path) for name in _folders(folder) for path in _files(folder / name)]
+        others = [path for path in (*beside, *(path for _, path in inside)) if path.suffix.lower() not in EXTENSIONS]
+        if others:
+            say(
+                f"domain {domain!r}: {len(others)} files are passed over, they have no image's ending: {others[0]}, ..."
+            )
+        found = [(name, path) for name, path in inside if path.suffix.lower() in EXTENSIONS]
+        loose = [path for path in beside if path.suffix.lower() in EXTENSIONS]
         if found and loose:
             raise DataError(
                 f"{loose[0]} has no label, it lies in no class folder ({len(loose)} of the {len(loose) + len(found)} "
@@ -102,7 +112,7 @@ class ImageFolderDomains(ImageDomains):
             )
         paths = [path for _, path in found]
         labels = [name for name, _ in found]
-        names = [f"{domain}/{name}/{path.name}" for name, path in found]
+        names = [f"{domain}/{path.relative_to(folder).as_posix()}" for path in paths]
         return Listing(paths, labels, names, self._groups(domain, paths, names))
 
     def _groups(self, domain: str, paths: list[Path], names: list[str]) -> list[str] | None:
@@ -137,8 +147,15 @@ def _folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
-    """Return the images in a folder, sorted, so that a split means the same files on every machine."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+def _files(folder: Path, deep: bool = True) -> list[Path]:
+    """Return the files of a folder, or all below it, sorted, so that a split means the same files on every machine."""
+    files: list[Path] = []
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                files.append(Path(entry.path))
+            elif deep:
+                files += _files(Path(entry.path))
+    return files

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, Subset
 
 from tlkit.data.base import DomainDataModule
+from tlkit.data.labels import label_numbers
 from tlkit.data.rows import TensorRows
-from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError, unknown
 from tlkit.types import Split
 

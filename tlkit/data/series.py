@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from tlkit.data.labels import check_all_or_none
 from tlkit.data.recording import Recording, Series, class_numbers
 from tlkit.data.series_files import SeriesColumns, SeriesTable, path_parts, series_files
 from tlkit.data.signals import Signals, Triad
-from tlkit.data.unlabelled import check_all_or_none
 from tlkit.data.wearers import in_order
 from tlkit.data.windowed import SplitBy, WindowedDomains
 from tlkit.data.windows import Windowing

@@ -37,7 +37,8 @@ class SeriesColumns:
             or their files lack it.
         time: The time stamp of each sample; None if samples follow each other at ``windows.rate``. Equal time stamps
             are allowed, such samples become their mean.
-        unit: Unit of the time stamps: ``"s"``, ``"ms"``, ``"us"``, ``"ns"``, or ``"date"`` for dates as text.
+        unit: Unit of the time stamps: ``"s"``, ``"ms"``, ``"us"``, ``"ns"``, or ``"date"`` for dates, as text or as
+            parquet's own.
         recording: Which recording a row belongs to; None if each file is one recording (or each person and domain in
             it).
         person: Who was recorded; None if it is not known or the path says so.
@@ -192,7 +193,7 @@ class SeriesTable:
         if not _all_finite(frame[numbers]):
             for column in numbers:
                 check(frame, column, "number")
-        if columns.time is not None and columns.unit == "date":
+        if columns.time is not None and columns.unit == "date" and frame[columns.time].dtype.kind != "M":
             check(frame, columns.time, "text")
         self.values = frame[columns.channels].to_numpy(np.float32)
         self.labels: NDArray[Any] = np.full(len(frame), label or "", object)
@@ -241,7 +242,10 @@ class SeriesTable:
     def _stamps(self, column: Any) -> NDArray[Any]:
         if self.columns.unit != "date":
             return np.asarray(column.to_numpy())
-        stamps = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        if column.dtype.kind == "M":  # parquet has dates of its own
+            stamps = pd.to_datetime(column, utc=True)
+        else:
+            stamps = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
         bad = np.flatnonzero(stamps.isna())
         if len(bad):
             raise DataError(

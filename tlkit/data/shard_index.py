@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from tlkit.data.splits import Rows
 from tlkit.errors import DataError, brief
 
-__all__ = ["INDEX", "MOST_BYTES", "SPLITS", "Kind", "ShardIndex", "check_file_name", "class_order"]
+__all__ = ["INDEX", "MOST_BYTES", "SPLITS", "Kind", "ShardIndex", "check_file_name"]
 
 Kind = Literal["image", "array"]
 
@@ -177,14 +176,3 @@ def check_file_name(name: str) -> None:
     """
     if not name or name != PurePosixPath(name).name or name.startswith(".") or "\\" in name or "\0" in name:
         raise DataError(f"{name!r} cannot be the name of a shard or its folder: it leads elsewhere, or is hidden")
-
-
-def class_order(names: Iterable[str]) -> list[str]:
-    """Return names in the order of their labels: by the alphabet, or by value if all are whole numbers.
-
-    Example:
-        >>> class_order(["10", "9"]), class_order(["b", "9"])
-        (['9', '10'], ['9', 'b'])
-    """
-    distinct = sorted(set(names))
-    return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else distinct

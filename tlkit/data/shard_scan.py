@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tlkit.data.folders import locked
+from tlkit.data.labels import class_order
 from tlkit.data.long_job import shown
-from tlkit.data.shard_index import INDEX, SPLITS, ShardIndex, check_file_name, class_order
+from tlkit.data.shard_index import INDEX, SPLITS, ShardIndex, check_file_name
 from tlkit.data.shard_samples import Sample, samples_of
 from tlkit.data.spool import cache_folder
 from tlkit.errors import DataError

@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 from tlkit.data.augment import Augment, augmented, check_augment
 from tlkit.data.base import DomainDataModule
 from tlkit.data.image_files import check_image_size, decode, shrunk
+from tlkit.data.labels import class_order
 from tlkit.data.rows import row_draws
 from tlkit.data.shard_files import FetchedShards, ShardReader, open_shards
-from tlkit.data.shard_index import SPLITS, Kind, ShardIndex, class_order
+from tlkit.data.shard_index import SPLITS, Kind, ShardIndex
 from tlkit.data.shard_samples import CURE, array_of
 from tlkit.data.shard_scan import kept_index
 from tlkit.data.splits import Rows

@@ -169,7 +169,7 @@ def row_places(path: Path, count: int) -> list[str]:
             # Not row + 2: a quoted cell may go over several lines, and blank lines are passed over.
             reader, lines, start = csv.reader(file, delimiter=_delimiter(path)), [], 1
             for row in reader:
-                if row:
+                if len(row) > 1 or (row and row[0].strip()):
                     lines.append(start)
                 start = reader.line_num + 1
             lines = lines[1:]
@@ -280,6 +280,11 @@ def _check_widths(path: Path, width: int) -> None:
 def _check_header(path: Path, wanted: Sequence[str], there: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
+            if len(there) == 1 and (other := next((sign for sign in ";\t|" if sign in there[0]), None)):
+                raise DataError(
+                    f"{path} seems to have {other!r} between its cells: the header is {there[0][:200]!r}. A .csv file "
+                    "has commas, a .tsv file tabs: save it so"
+                )
             hits = near(name, there)
             hint = f": did you mean {' or '.join(map(repr, hits))}?" if hits else "."
             listed = ", ".join(there[:40]) + (f" and {len(there) - 40} more" if len(there) > 40 else "")

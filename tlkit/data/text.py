@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlkit.data.folders import data_folder
+from tlkit.data.labels import as_word, check_all_or_none, class_order, unlabelled_rows
 from tlkit.data.tables import ENDINGS, check_column, read_table, row_places
 from tlkit.data.text_rows import TextModule, Texts
-from tlkit.data.unlabelled import check_all_or_none, unlabelled_rows
 from tlkit.errors import DataError, unknown
 
 __all__ = ["TextDomains"]
@@ -29,7 +29,8 @@ class TextDomains(TextModule):
     They lie in one file (CSV, JSON lines or parquet, see :func:`~tlkit.data.tables.read_table`), in a folder of such
     files, in a folder that ``datasets.save_to_disk`` wrote, or in a data set of the Hugging Face hub (extra ``text``).
     Domains and classes are those found in the data; the domains of a run must have the same classes. A file
-    (``test.csv``, ``test-00000-of-00001.parquet``) or a split named ``test`` is the test split of the domains in it.
+    (``test.csv``, ``Test.csv``, ``test-00000-of-00001.parquet``) or a split named ``test`` is the test split of the
+    domains in it.
 
     Args:
         path: The file, the folder, or the name on the hub (``owner/name``, or ``owner/name:configuration``). A relative
@@ -82,7 +83,7 @@ class TextDomains(TextModule):
     @cached_property
     def classes(self) -> Sequence[str]:  # type: ignore[override]
         """The labels of the domains of this run, in numerical order if all are numbers, else in alphabetical."""
-        return self._ordered({name for domain in self.eval_domains for name in self.read(domain).labels} - {""})
+        return class_order({name for domain in self.eval_domains for name in self.read(domain).labels} - {""})
 
     def domain_classes(self, domain: str) -> Sequence[str]:
         """Return the labels of one domain."""
@@ -91,7 +92,7 @@ class TextDomains(TextModule):
             others = [name for name in self.eval_domains if lacking[0] in self.read(name).labels]
             raise DataError(
                 f"{self.path}, column {self.label!r}: domain {domain!r} has no text labelled {lacking[0]!r}, which "
-                f"{others[0]!r} has ({domain!r} has {', '.join(self._ordered(found))}). The domains of a run must have "
+                f"{others[0]!r} has ({domain!r} has {', '.join(class_order(found))}). The domains of a run must have "
                 "the same classes: correct the labels, or leave the rows or the domain out"
             )
         return self.classes
@@ -108,11 +109,6 @@ class TextDomains(TextModule):
             raise DataError(f"{self.path}: {unknown('domain', domain, self._by_domain)}")
         return self._by_domain[domain]
 
-    @staticmethod
-    def _ordered(labels: set[str]) -> list[str]:
-        numbers = all(re.fullmatch(r"-?\d+", label) for label in labels)
-        return sorted(labels, key=int if numbers else None)
-
     @cached_property
     def _by_domain(self) -> dict[str, Texts]:
         columns = [self.text, self.label, *([] if self.domain is None else [self.domain])]
@@ -124,14 +120,14 @@ class TextDomains(TextModule):
                 if column != self.label:
                     check_column(part.frame, part.path, column, "text" if column == self.text else "label", part.places)
             missing = unlabelled_rows(part.frame, part.path, [self.label], places=part.places)
-            domains = [part.name] * len(part.frame) if self.domain is None else map(_name, part.frame[self.domain])
-            published = self.domain is not None and re.match(r"test(-|$)", part.name) is not None
+            domains = [part.name] * len(part.frame) if self.domain is None else map(as_word, part.frame[self.domain])
+            published = self.domain is not None and re.match(r"(?i)test(-|$)", part.name) is not None
             cells = zip(domains, part.frame[self.text], part.frame[self.label], missing, part.places, strict=True)
             for domain, text, label, gone, place in cells:
                 if gone and part.lacks_label and self.needs_labels(domain):
                     raise part.lacks_label
                 where = place if len(parts) == 1 else f"{part.path.name}, {place}"
-                rows.setdefault(domain, []).append((text, text, "" if gone else _name(label), where, published))
+                rows.setdefault(domain, []).append((text, text, "" if gone else as_word(label), where, published))
                 files.setdefault(domain, []).append((part.path, place))
         if not rows:
             raise DataError(f"{self.path} holds no rows")
@@ -245,8 +241,3 @@ def _splits(path: Path, loaded: Any, columns: list[str], label: str) -> list[_Pa
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _name(value: Any) -> str:
-    """Return a label or a domain as a word: ``1`` for 1.0, which is what whole numbers beside a gap become."""
-    return str(int(value)) if isinstance(value, float) else str(value)

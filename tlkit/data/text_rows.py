@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Subset
 
 from tlkit.data.base import DomainDataModule
+from tlkit.data.labels import label_numbers
 from tlkit.data.rows import TensorRows
 from tlkit.data.splits import Rows, divide, generator
 from tlkit.data.tokens import TokenRows, tokenize
-from tlkit.data.unlabelled import label_numbers
 from tlkit.errors import DataError
 from tlkit.notes import say
-from tlkit.types import Split
+from tlkit.types import DataSpec, Split
 
 __all__ = ["TextModule", "Texts"]
 
@@ -62,8 +62,9 @@ class TextModule(DomainDataModule):
     """Texts in domains, as tokens or as bags of words. A subclass sets ``domains`` and defines :meth:`read`.
 
     Of equal texts in a domain one is kept; equal texts with different labels are all left out. Texts that differ in
-    case and blanks alone stay in one split. A text with a label that another target, an ``also_test`` domain or an
-    earlier source has too is not trained or validated on. Each of this is said, with its count.
+    case and blanks alone stay in one split. A text with a label that a target, an ``also_test`` domain or an earlier
+    source has too, or that another source tests on, is not trained or validated on; one that a model has learned from
+    is not in the test of a domain that is tested later. Each of this is said, with its count.
 
     Args:
         tokenizer: What makes tokens, for a :class:`~tlkit.backbones.TransformersBackbone` of the same name: a folder, a
@@ -124,6 +125,7 @@ class TextModule(DomainDataModule):
         self.tokenizer, self.max_length, self.words, self.bigrams = tokenizer, max_length, words, bigrams
         self.group_by_length, self.protocol = group_by_length, protocol
         self._texts: dict[str, Texts] = {}
+        self._normal_keys: dict[str, list[str]] = {}
         self._rows: dict[str, TokenRows | TensorRows] = {}
 
     def read(self, domain: str) -> Texts:
@@ -172,7 +174,8 @@ class TextModule(DomainDataModule):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         texts = []
-        for domain in (*self.sources, *self.targets):
+        roles = self.trained or self  # a model is evaluated on inputs made as those that it was trained on
+        for domain in (*roles.sources, *roles.targets):
             texts += self.texts(domain).take(self._divided(domain)["train"]).texts
         vectorizer = TfidfVectorizer(
             max_features=self.words, ngram_range=(1, 2 if self.bigrams else 1), dtype=np.float32
@@ -185,26 +188,59 @@ class TextModule(DomainDataModule):
     def _divided(self, domain: str) -> dict[Split, Rows]:
         if domain in self.splits:
             return self.splits[domain]
-        texts = self.texts(domain)
-        if self.protocol == "transductive" and domain not in self.sources:
-            everything = np.arange(len(texts))
+        keys = self._keys(domain)
+        if self.protocol == "transductive" and domain not in (self.trained or self).sources:
+            everything = np.arange(len(keys))
             self.splits[domain] = dict.fromkeys(("train", "val", "test", "reference"), everything)
-            return self.splits[domain]
-        y = label_numbers(texts.labels, self.classes)
-        keys = [_normal(key) for key in texts.keys]
+        else:
+            y, groups = self._numbered(domain)
+            test = self._held_out(domain)
+            leaking = np.isin(groups, groups[test]) | self._elsewhere(domain)
+            if leaking.all():
+                raise DataError(self._nothing_left(domain))
+            self.split(domain, y, groups, test, among=~leaking)
+        if self.trained is not None and domain not in self.trained.domains and self.has_labels(domain):
+            self._leave_out_learned(domain, self.trained)
+        return self.splits[domain]
+
+    def _nothing_left(self, domain: str) -> str:
+        named = sum(self.texts(domain).test)
+        why = f" ({named} are in a file or split named test)" if named else ""
+        return f"domain {domain!r} has no text to train on that is not tested on, there or in a target{why}"
+
+    def _leave_out_learned(self, domain: str, trained: DataSpec) -> None:
+        """Take what a model learned from out of the test of a domain that its run did not have."""
+        learned: set[str] = set()
+        for other in (*trained.sources, *trained.targets):
+            keys = self._keys(other)
+            learned.update(keys[row] for part in ("train", "val") for row in self._divided(other)[part])
+        known = np.fromiter((key in learned for key in self._keys(domain)), bool)
+        splits = self.splits[domain]
+        count = int(known[splits["test"]].sum())
+        if count == len(splits["test"]):
+            raise DataError(f"domain {domain!r}: the model has learned from all {count} texts to test on")
+        if count:
+            say(f"{domain}: {count} texts are left out of the test, the model has learned from them")
+        self.splits[domain] = {name: rows[~known[rows]] for name, rows in splits.items()}
+
+    def _keys(self, domain: str) -> list[str]:
+        """Return by what two texts must be in one split: themselves, but for case and blanks."""
+        if domain not in self._normal_keys:
+            self._normal_keys[domain] = [" ".join(key.lower().split()) for key in self.texts(domain).keys]
+        return self._normal_keys[domain]
+
+    def _numbered(self, domain: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the labels of a domain as numbers, and its keys."""
+        keys = self._keys(domain)
         # Not by numpy, whose arrays of text give every text the room of the longest.
         number = {key: place for place, key in enumerate(sorted(set(keys)))}
-        groups = np.array([number[key] for key in keys])
-        test = self._held_out(domain, y, groups)
-        leaking = np.isin(groups, groups[test]) | self._elsewhere(domain)
-        if leaking.all():
-            raise DataError(f"domain {domain!r} has no text to train on that is not tested on, there or in a target")
-        return self.split(domain, y, groups, test, among=~leaking)
+        return label_numbers(self.texts(domain).labels, self.classes), np.array([number[key] for key in keys])
 
-    def _held_out(self, domain: str, y: Rows, groups: NDArray[Any]) -> Rows:
+    def _held_out(self, domain: str) -> Rows:
         """Return the test rows of a domain, which do not follow from its role."""
         if any(published := self.texts(domain).test):
             return np.flatnonzero(published)
+        y, groups = self._numbered(domain)
         count = max(round(self.hold_out.test_fraction * len(y)), 1)
         if self.protocol == "transductive" and self.transductive_test is not None:
             count = self.transductive_test
@@ -214,25 +250,26 @@ class TextModule(DomainDataModule):
             raise DataError(f"domain {domain!r} cannot be split: {error}") from error
 
     def _elsewhere(self, domain: str) -> NDArray[np.bool_]:
-        """Return which texts of a domain with labels are also in one that is tested, or in an earlier source."""
-        keys = self.texts(domain).keys
-        others: list[str] = []
-        if domain in self.sources or domain in self.budgets:
-            others = [other for other in (*self.targets, *self.also_test) if other != domain]
-        if domain in self.sources:
-            others += self.sources[: self.sources.index(domain)]
+        """Return which texts of a domain with labels are also tested on in another, or in an earlier source."""
+        roles, keys = self.trained or self, self._keys(domain)
+        known = (*roles.sources, *roles.targets, *(self.also_test if self.trained is None else self.trained.domains))
+        others: dict[str, set[str]] = {}
+        if domain in roles.sources or domain in self.budgets:
+            others = {other: set(self._keys(other)) for other in known if other not in (domain, *roles.sources)}
+        if domain in roles.sources:
+            place = roles.sources.index(domain)
+            others |= {other: set(self._keys(other)) for other in roles.sources[:place]}
+            for other in roles.sources[
+                place + 1 :
+            ]:  # which gives up what both train on; what it tests on stays its own
+                others[other] = {self._keys(other)[row] for row in self._held_out(other)}
         found = np.zeros(len(keys), bool)
-        for other in others:
-            there = set(map(_normal, self.texts(other).keys))
-            shared = np.fromiter((_normal(key) in there for key in keys), bool, len(keys))
+        for other, there in others.items():
+            shared = np.fromiter((key in there for key in keys), bool, len(keys))
             if shared.any():
                 say(f"{domain}: {shared.sum()} texts are in {other} too, and are not trained on")
             found |= shared
         return found
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def _without_duplicates(domain: str, texts: Texts) -> Texts:

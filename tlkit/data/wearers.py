@@ -17,7 +17,7 @@ def in_order(names: Sequence[str]) -> list[str]:
         >>> in_order(["s10", "s9", "s10", "s1"])
         ['s1', 's9', 's10']
     """
-    return sorted(set(names), key=lambda name: [_key(part) for part in _parts(name)])
+    return sorted(set(names), key=lambda name: ([_key(part) for part in _parts(name)], name))  # s01 before s1
 
 
 def _key(part: str) -> tuple[int, int, str]:

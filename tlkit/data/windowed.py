@@ -20,7 +20,7 @@ from tlkit.data.signals import Signals, Triad, channel_names, scaling, to_channe
 from tlkit.data.spool import Spool
 from tlkit.data.wearers import in_order, persons_and_devices
 from tlkit.data.window_rows import WindowRows, Windows
-from tlkit.data.windows import Windowing, majority, merge_equal, resample, starts, stretches
+from tlkit.data.windows import Windowing, check_stamps, majority, merge_equal, resample, starts, stretches
 from tlkit.errors import DataError
 from tlkit.notes import say
 from tlkit.types import Split
@@ -261,7 +261,8 @@ class WindowedDomains(DomainDataModule):
             raise DataError(
                 f"{name} gives no window: its longest stretch without a gap is {samples} samples at {rate:g} Hz, "
                 f"{samples / rate:.2f} s, and a window has {length}, {length / rate:.2f} s. Give a smaller "
-                "windows.length, remove the recording, or set windows.short to leave_out"
+                "windows.length, remove the recording, or set windows.short to leave_out; if it is longer than that, "
+                "its time stamps have another unit"
             )
         return name
 
@@ -272,7 +273,9 @@ class WindowedDomains(DomainDataModule):
         values, times = series.values, series.times
         labels = np.full(len(values), -1) if series.labels is None else series.labels
         if times is not None:
+            samples = len(times)
             times, values, labels = merge_equal(times, values, labels)
+            check_stamps(recording.name, times, samples, self.windows.rate)
         whole: list[tuple[NDArray[Any], NDArray[Any], float]] = []
         for part in stretches(times, (labels >= 0) | (series.labels is None), self.windows.longest_gap):
             second = part.start / self.windows.rate if times is None else times[part.start] - times[0]

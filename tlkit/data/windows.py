@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlkit.errors import DataError
 
-__all__ = ["Windowing", "majority", "merge_equal", "resample", "starts", "stretches"]
+__all__ = ["Windowing", "check_stamps", "majority", "merge_equal", "resample", "starts", "stretches"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,33 @@ def merge_equal(
     sums = np.add.reduceat(values.astype(np.float64), first)
     counts = np.diff(first, append=len(times))
     return times[first], sums / counts[:, None], labels[first]
+
+
+def check_stamps(name: str, times: NDArray[np.float64], samples: int, rate: float) -> None:
+    """Refuse time stamps that are coarser than the samples: the signal between them would be lost.
+
+    A recorder that hands over its samples by the packet gives those of one packet the same stamp, and their mean is
+    nearly as good where packets are short.
+
+    Args:
+        name: What a user knows the recording by.
+        times: ``(T,)`` seconds, ascending, each once.
+        samples: How many samples had them.
+        rate: Samples a second to be resampled to.
+
+    Raises:
+        DataError: If most samples share their stamp with another one, and more than two of those asked for would lie
+            between two stamps.
+    """
+    if len(times) < 2 or samples <= 2 * len(times):
+        return
+    step = float(np.median(np.diff(times)))
+    if step * rate > 3:
+        raise DataError(
+            f"{name}: its {samples} samples have {len(times)} different time stamps, {step:g} s apart, and "
+            f"windows.rate asks for {rate:g} samples a second: most of the signal would be lost in means. Give finer "
+            "time stamps, leave columns.time out if the samples follow each other evenly, or lower windows.rate"
+        )
 
 
 def resample(

@@ -1,8 +1,9 @@
-"""Domains without labels: how a missing label is told from others, what is refused, and what is said."""
+"""Labels: as words and in order, how a missing one is told from others, what is refused, and what is said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from tlkit.errors import DataError
 from tlkit.notes import say
 
 __all__ = [
+    "as_word",
     "check_all_or_none",
+    "class_order",
     "find_labels",
     "label_numbers",
     "missing_labels",
@@ -23,6 +26,28 @@ __all__ = [
     "tell_unlabelled",
     "unlabelled_rows",
 ]
+
+
+def as_word(value: Any) -> str:
+    """Return a cell that names something as a word, without the blanks around it; 3 and 3.0 are one.
+
+    Example:
+        >>> as_word(3.0), as_word(" left ")
+        ('3', 'left')
+    """
+    return str(int(value)) if isinstance(value, float) else str(value).strip()
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Return names of classes, each once: by value if all are whole numbers, else by the alphabet.
+
+    Example:
+        >>> class_order(["10", "-1", "9"]), class_order(["b", "9"])
+        (['-1', '9', '10'], ['9', 'b'])
+    """
+    distinct = sorted(set(names))
+    whole = all(re.fullmatch(r"-?[0-9]+", name) for name in distinct)
+    return sorted(distinct, key=int) if whole else distinct
 
 
 def missing_labels(y: ArrayLike, classes: Sequence[str]) -> NDArray[np.bool_]:
