@@ -12,12 +12,25 @@ from tlkit.cli.options import Options, override, parse_options
 from tlkit.cli.recipes import find_recipe, read_recipe, recipe_name
 from tlkit.errors import CheckpointError, ConfigurationError
 
-__all__ = ["Request", "ShardRequest", "checkpoint_request", "fit_request", "shard_request"]
+__all__ = ["LENGTH", "Request", "ShardRequest", "checkpoint_request", "fit_request", "may_change", "shard_request"]
 
-# What may differ when a run goes on: how long it trains and on which machine, nothing that changes what it learns.
-_LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+# What may differ when a run goes on: how long it trains, on which machine, where the data lie and how they are read;
+# nothing that changes what it learns.
+LENGTH = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 _MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-_RESUMABLE = (*_LENGTH, *_MACHINE)
+_PLACE = ("data.root", "data.path", "data.table", "data.cache", "data.cache_gb", "data.num_workers")
+_RESUMABLE = (*LENGTH, *_MACHINE, *_PLACE)
+
+
+def may_change(key: str) -> bool:
+    """Return whether an argument of the recipe, or what is below it, may differ when a run goes on.
+
+    Example:
+        >>> may_change("trainer.max_steps"), may_change("data.init_args.root"), may_change("data.init_args.batch_size")
+        (True, True, False)
+    """
+    key = key.replace("data.init_args.", "data.")  # which a command line may leave out
+    return any(f"{key}.".startswith(f"{each}.") for each in _RESUMABLE)
 
 
 @dataclass
@@ -41,10 +54,6 @@ class Request:
     checkpoint: Path | None = None
     show: str | None = None
     auto: bool = False
-
-    def may_change(self, key: str) -> bool:
-        """Return whether an argument of the recipe, or what is below it, may differ when a run goes on."""
-        return any(f"{key}.".startswith(f"{each}.") for each in _RESUMABLE)
 
 
 @dataclass
@@ -147,12 +156,12 @@ def _resume(options: Options, line: str) -> Request:
     if not checkpoint.is_file():
         raise CheckpointError(f"--resume: there is no {checkpoint}; start anew with: tlkit fit --config {config}")
     for key in options.overrides:
-        if key not in _RESUMABLE:
+        if not may_change(key):
             raise ConfigurationError(
                 f"--{key} cannot change when a run goes on; only {', '.join(_RESUMABLE)} can. "
                 f"For a new run: tlkit fit --config {config} --{key}=..."
             )
-    if (run / "summary.json").exists() and not any(key in _LENGTH for key in options.overrides):
+    if (run / "summary.json").exists() and not any(key.startswith(LENGTH) for key in options.overrides):
         raise ConfigurationError(
             f"--resume: the run {run} is finished, its summary.json is there; to train longer give it "
             "--trainer.max_steps=... or --trainer.max_epochs=..."

@@ -21,6 +21,7 @@ from tlkit.cli.check import LOGGERS, check_recipe
 from tlkit.cli.launch import trainer_settings
 from tlkit.cli.options import KEYS
 from tlkit.data import DomainDataModule
+from tlkit.data.checks import roles
 from tlkit.errors import ConfigurationError, TlkitError
 from tlkit.module import TransferModule
 
@@ -58,8 +59,24 @@ class TransferCLI(LightningCLI):
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, in plain types; for reading, as the checkpoints hold it too."""
-        text = self.parser.dump(self.config, skip_unset=False, skip_link_targets=False)
-        resolved: dict[str, Any] = yaml.safe_load(text)
+        return self._plain(self.config)
+
+    def resolve(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """Return the ``model`` and ``data`` that a checkpoint holds with every default of now filled in.
+
+        Raises:
+            ConfigurationError: If they no longer fit the classes that they name.
+        """
+        try:
+            resolved = self._plain(self.parser.parse_object({key: recipe[key] for key in ("model", "data")}))
+        except (ArgumentError, KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"the recipe in the checkpoint does not fit this code: {_readable(error)}"
+            ) from error
+        return {key: resolved[key] for key in ("model", "data")}
+
+    def _plain(self, config: Any) -> dict[str, Any]:
+        resolved = yaml.safe_load(self.parser.dump(config, skip_unset=False, skip_link_targets=False))
         return {key: resolved[key] for key in KEYS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -85,6 +102,7 @@ class TransferCLI(LightningCLI):
         except ValueError as error:
             raise ConfigurationError(_readable(error)) from error
         self.datamodule: DomainDataModule = self.config_init["data"]
+        roles(self.datamodule)  # one of the user's own may have none
         self.model: TransferModule = self.config_init["model"]
         try:
             self.model.optimizer([nn.Parameter(torch.zeros(1))])

@@ -22,13 +22,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, StopOnNonFinite, Throughput
 from tlkit.cli.faults import worded
 from tlkit.cli.loggers import make_loggers
-from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
-from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
+from tlkit.cli.resume import check_resume, is_done, set_aside, without_id
+from tlkit.cli.runfolder import check_splits, create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import CheckpointError, ConfigurationError, DataError, RunError, TlkitError
-from tlkit.notes import say
+from tlkit.errors import ConfigurationError, DataError, RunError, TlkitError
 
 __all__ = ["fit"]
 
@@ -56,25 +55,14 @@ def fit(request: Request) -> int:
     if request.show == "config":
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
         return 0
-    if request.auto and request.run is not None and _is_done(cli, request, request.run):
+    if request.auto and request.run is not None and is_done(cli, request, request.run):
         if global_rank() == 0:
             print(request.run)
         return 0
-    if request.checkpoint is not None:
-        done, steps = _steps_done(request.checkpoint), cli.config["trainer"]["max_steps"]
-        if 0 <= steps < done:
-            raise ConfigurationError(f"trainer.max_steps={steps}, but {request.checkpoint} is at step {done} already")
+    if request.run is not None and request.checkpoint is not None:
+        check_resume(cli, request, request.run, request.checkpoint)
     with _run_folder(cli, request) as run:
         return _Run(cli, request, run).fit()
-
-
-def _steps_done(checkpoint: Path) -> int:
-    try:
-        return int(read_checkpoint(checkpoint)["global_step"])
-    except CheckpointError as error:
-        best = checkpoint.with_name("best.ckpt")
-        hint = f". If {best} can be read, copy it to {checkpoint.name} to go on from there" if best.is_file() else ""
-        raise CheckpointError(f"{error}{hint}") from error
 
 
 class _Run:
@@ -91,7 +79,7 @@ class _Run:
             StopOnNonFinite(),
             self.stop,
             _Unfinished(folder / "summary.json"),
-            _Splits(folder),
+            _Splits(folder, resumed=request.run is not None),
             _Loggers(
                 partial(
                     make_loggers,
@@ -102,7 +90,7 @@ class _Run:
                     sources=cli.datamodule.sources,
                     targets=cli.datamodule.targets,
                 ),
-                config=None if request.run else _config(cli),
+                config=None if request.run else without_id(cli.resolved),
             ),
         ]
         self.metrics = MetricsFile(folder)
@@ -212,10 +200,18 @@ class _Shared(Callback):
 
 
 class _Splits(Callback):
-    """Writes which rows were trained, validated and tested on, once the data is read."""
+    """Writes which rows were trained, validated and tested on, once the data is read.
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    Of a run that goes on they are held against the ones of before first: data may have changed where they lie.
+    """
+
+    def __init__(self, run: Path, resumed: bool) -> None:
+        self.run, self.resumed = run, resumed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.resumed:
+            check_splits(self.run, trainer.datamodule, "val")  # type: ignore[attr-defined]
+            check_splits(self.run, trainer.datamodule, "test")  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -257,7 +253,7 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     """Make the run's folder, or take the one to go on in; take it away again if training could not start."""
     root, name, run_id = Path(cli.config["runs"]), cli.config["recipe"], cli.config["run_id"]
     if request.run is not None:
-        config = _config(cli)
+        config = without_id(cli.resolved)
         if global_rank() == 0 and yaml.safe_load((request.run / "config.yaml").read_text(encoding="utf-8")) != config:
             write_config(request.run, _with_header(config, request))
         yield request.run
@@ -272,12 +268,12 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
             raise
         return
     if request.auto:
-        _set_aside(root / name / str(run_id))
+        set_aside(root / name / str(run_id))
     parents = [parent for parent in (root / name, *(root / name).parents) if not parent.exists()]
     folder = create_run(root, name, cli.config["seed_everything"], run_id)
     os.environ[_RUN] = str(folder)
     try:
-        write_config(folder, _with_header(_config(cli), request))
+        write_config(folder, _with_header(without_id(cli.resolved), request))
         yield folder
     except TlkitError as error:
         begun = (folder / "metrics.csv").exists() or any(folder.glob("checkpoints/*.ckpt"))
@@ -289,48 +285,6 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
         raise
     finally:
         del os.environ[_RUN]
-
-
-def _is_done(cli: TransferCLI, request: Request, run: Path) -> bool:
-    """Return whether a run that is asked for again has ended, as long as it was to be.
-
-    Raises:
-        ConfigurationError: If it was a run of another recipe.
-    """
-    then, now = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), _config(cli)
-    differ = [key for key in _differences(then, now) if key != "runs"]
-    for key in differ:
-        if not request.may_change(key):
-            raise ConfigurationError(
-                f"--resume=auto: the run {run} has another {key} than this command: take another --run_id for a new "
-                "run, or give the command that the run was started with"
-            )
-    longer = [key for key in differ if key.startswith("trainer.max_")]
-    return not longer and (run / "summary.json").is_file()
-
-
-def _differences(a: Any, b: Any, key: str = "") -> Iterator[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for name in a.keys() | b.keys():
-            yield from _differences(a.get(name), b.get(name), f"{key}.{name}" if key else name)
-    elif a != b:
-        yield key
-
-
-def _set_aside(run: Path) -> None:
-    """Move what a start left that ended before its first checkpoint, so that the run can be started under its name."""
-    if not run.is_dir():
-        return
-    number = 1
-    while (aside := run.with_name(f"{run.name}.stopped-{number}")).exists():
-        number += 1
-    run.rename(aside)
-    say(f"{run} ended before its first checkpoint: it is now {aside}, and the run starts anew")
-
-
-def _config(cli: TransferCLI) -> dict[str, Any]:
-    """Return the resolved recipe without the run's id: run again, it is another run."""
-    return {key: value for key, value in cli.resolved.items() if key != "run_id"}
 
 
 def _with_header(config: dict[str, Any], request: Request) -> str:
