@@ -13,6 +13,7 @@ __all__ = [
     "BackboneError",
     "CheckpointError",
     "ConfigurationError",
+    "ContractError",
     "DataError",
     "RunError",
     "TlkitError",
@@ -40,6 +41,10 @@ class BackboneError(TlkitError):
 
 class CheckpointError(TlkitError):
     """A checkpoint that does not belong to the model it is loaded into."""
+
+
+class ContractError(TlkitError, TypeError):
+    """A class of the user's own that lacks what the class it extends asks of it."""
 
 
 class RunError(TlkitError):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+from tlkit.errors import ContractError
+
 __all__ = ["Constant", "DannRamp", "InverseDecay", "Linear", "Schedule"]
 
 
@@ -15,7 +17,7 @@ class Schedule:
 
     def __call__(self, progress: float) -> float:
         """Return the weight at ``progress``, a float in [0, 1]."""
-        raise TypeError(f"{type(self).__name__} must define __call__(progress) -> float")
+        raise ContractError(f"{type(self).__name__} must define __call__(progress) -> float")
 
 
 class Constant(Schedule):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from tlkit.data import DomainDataModule
+from tlkit.losses import AdaptationLoss
 
 
 class Wide(nn.Module):
@@ -43,9 +44,9 @@ class Blobs(DomainDataModule):
     domains = ["still", "moved"]
     classes = ["red", "green"]
 
-    def __init__(self, nan: int | None = None, **kwargs) -> None:
+    def __init__(self, nan: int | None = None, double: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.nan = nan
+        self.nan, self.dtype = nan, torch.float64 if double else torch.float32
 
     def dataset(self, domain, split):
         y = torch.arange(80) % 2
@@ -53,7 +54,21 @@ class Blobs(DomainDataModule):
         rows = self.split(domain, y)[split]
         if domain == "moved" and split == "train" and self.nan is not None:
             x[rows[self.nan], 3] = float("nan")
-        return TensorDataset(x[rows], y[rows])
+        return TensorDataset(x[rows].to(self.dtype), y[rows])
+
+
+class Bare(DomainDataModule):
+    domains, classes = ["still"], ["red", "green"]
+
+
+class Rootless(Blobs):
+    def __init__(self, sources: list[str]) -> None:
+        self.nan = None
+
+
+class Vector(AdaptationLoss):
+    def forward(self, source, target):
+        return target.features.mean(dim=1)
 """
 TRAINER = {
     "accelerator": "cpu", "max_steps": 2, "val_check_interval": 2, "check_val_every_n_epoch": None,
@@ -143,6 +158,16 @@ def test_the_users_own_backbone_and_data_are_named_by_import_path(own, capsys):
         (["--model.backbone=own_parts.Maps"], "got (2, 6, 4): pool over the other dimensions"),
         (["--model.backbone=own_parts.Wdie"], "own_parts has no Wdie: did you mean Wide"),
         (["--model.backbone.wdith=3"], "did you mean 'width'"),
+        (
+            ["--data={class_path: own_parts.Bare, init_args: {sources: [still]}}"],
+            "Bare must define dataset(domain, split)",
+        ),
+        (
+            ["--data={class_path: own_parts.Rootless, init_args: {sources: [still]}}"],
+            "Rootless.__init__ must call super()",
+        ),
+        (["--data.double=true"], "Wide and the head take float32, and x is (2, 8) (float64), which this precision"),
+        (["--model.adaptation=[own_parts.Vector]"], "loss Vector must return a tensor of shape (), or a dict"),
         (["--data.nan=5"], "domain 'moved', train split, index 5: x holds NaN or infinity"),
         (["--data.sources=[moved, still]"], "'moved' is both in sources and in targets"),
         (["--data.batch_size=65"], "batch_size 65 is larger than the training split of the source 'still'"),

@@ -7,7 +7,7 @@ from torch.utils.data import TensorDataset
 
 from tests.data.sets import Lines
 from tlkit.data import DomainDataModule, HoldOut
-from tlkit.errors import DataError
+from tlkit.errors import ContractError, DataError
 
 quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 pytestmark = [
@@ -228,6 +228,17 @@ def test_a_data_module_without_dataset():
 
     with pytest.raises(TypeError, match=r"Bare must define dataset\(domain, split\)"):
         Bare(["a"]).setup()
+
+
+def test_a_data_module_whose_init_leaves_out_that_of_the_base():
+    class Own(DomainDataModule):
+        domains, classes = ["a"], ["x", "y"]
+
+        def __init__(self, sources):
+            self.sources = sources
+
+    with pytest.raises(ContractError, match=r"Own\.__init__ must call super\(\)\.__init__\(sources, targets, \.\.\.\)"):
+        Own(["a"]).setup()
 
 
 def test_names_may_be_properties():

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, Subset
 
-from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes
+from tlkit.data.checks import check_budgets, check_classes, check_domains, check_roles, check_sides, check_sizes, roles
 from tlkit.data.division import Division
 from tlkit.data.labels import find_labels, refuse_unlabelled, tell_unlabelled
 from tlkit.data.loader import RowLoader, TrainLoader, eval_loader
@@ -19,7 +19,7 @@ from tlkit.data.rows import DomainRows, SideRows
 from tlkit.data.splits import HoldOut, Rows, label_budgets, rows_in_use, tell_absent
 from tlkit.data.statistics import label_statistics
 from tlkit.distributed import run_seed
-from tlkit.errors import DataError
+from tlkit.errors import ContractError, DataError
 from tlkit.types import DataSpec, Samples, Split
 
 __all__ = ["DomainDataModule"]
@@ -125,7 +125,7 @@ class DomainDataModule(L.LightningDataModule):
             split: ``"train"``, ``"val"``, ``"test"``, or ``"reference"``: the training rows (of a source, with its
                 validation rows) as they are read to evaluate. :meth:`split` says which rows these are.
         """
-        raise TypeError(f"{type(self).__name__} must define dataset(domain, split)")
+        raise ContractError(f"{type(self).__name__} must define dataset(domain, split)")
 
     def domain_classes(self, domain: str) -> Sequence[str]:
         """Return the classes found in one domain, in label order; ``classes`` unless a subclass finds out by domain."""
@@ -259,8 +259,7 @@ class DomainDataModule(L.LightningDataModule):
         Raises:
             DataError: In words that say which domain, what is wrong and what to do.
         """
-        roles = {"sources": self.sources, "targets": self.targets, "also_test": self.also_test}
-        check_domains(roles, self.domains, self.where)
+        check_domains(roles(self), self.domains, self.where)
         unlabelled = [domain for domain in self.eval_domains if not self.has_labels(domain)]
         refuse_unlabelled(unlabelled, self.sources, self.budgets)
         named = {domain: self.domain_classes(domain) for domain in self.eval_domains if domain not in unlabelled}

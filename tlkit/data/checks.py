@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tlkit.errors import DataError, unknown
+from tlkit.errors import ContractError, DataError, unknown
 
 __all__ = [
     "check_budgets",
@@ -18,6 +18,7 @@ __all__ = [
     "check_sides",
     "check_sizes",
     "check_values",
+    "roles",
 ]
 
 
@@ -43,6 +44,20 @@ def check_roles(sources: Sequence[str], targets: Sequence[str], also_test: Seque
             taken[name] = role
     if not sources and not targets:
         raise DataError("sources and targets are both empty: name at least one domain to train on")
+
+
+def roles(data: Any) -> dict[str, list[str]]:
+    """Return the domains that a data module has in each role.
+
+    Raises:
+        ContractError: If it has none because its own ``__init__`` left out that of the class it extends.
+    """
+    if not hasattr(data, "budgets"):
+        name = type(data).__name__
+        raise ContractError(
+            f"{name}.__init__ must call super().__init__(sources, targets, ...): roles, splits and loaders start there"
+        )
+    return {"sources": data.sources, "targets": data.targets, "also_test": data.also_test}
 
 
 def _nowhere(what: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tlkit.errors import ConfigurationError, unknown
+from tlkit.errors import ConfigurationError, ContractError, unknown
 from tlkit.schedules import Constant, Schedule
 from tlkit.tasks.base import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Encoder
@@ -91,7 +91,7 @@ class AdaptationLoss(nn.Module):
 
     def forward(self, source: Encoded, target: Encoded) -> Tensor | dict[str, Tensor]:
         """Return the loss of a source and a target batch."""
-        raise TypeError(f"{type(self).__name__} must define forward(source, target)")
+        raise ContractError(f"{type(self).__name__} must define forward(source, target)")
 
     def step(
         self, network: Encoder, batch: DomainBatch, source: Encoded, target: Encoded

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from tlkit.errors import ConfigurationError
+from tlkit.errors import ConfigurationError, ContractError
 from tlkit.types import DataSpec
 
 __all__ = ["Task"]
@@ -36,15 +36,15 @@ class Task(nn.Module):
 
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the head for features of width ``num_features``. Called once; must set ``num_outputs``."""
-        raise TypeError(f"{type(self).__name__} must define build(num_features, data)")
+        raise ContractError(f"{type(self).__name__} must define build(num_features, data)")
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(B, num_features)`` features to ``(B, num_outputs)`` outputs."""
-        raise TypeError(f"{type(self).__name__} must define forward(features)")
+        raise ContractError(f"{type(self).__name__} must define forward(features)")
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the supervised loss, a mean over rows."""
-        raise TypeError(f"{type(self).__name__} must define loss(outputs, y)")
+        raise ContractError(f"{type(self).__name__} must define loss(outputs, y)")
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Map outputs to ``(B, num_probabilities)`` probabilities, for the losses that need them."""
@@ -57,7 +57,7 @@ class Task(nn.Module):
 
     def metrics(self) -> MetricCollection:
         """Return new metrics, updated with ``(outputs, y)``."""
-        raise TypeError(f"{type(self).__name__} must define metrics()")
+        raise ContractError(f"{type(self).__name__} must define metrics()")
 
     def batch_metrics(self) -> MetricCollection:
         """Return new metrics for the log of single training batches: ``metrics``, unless a batch is too little."""
