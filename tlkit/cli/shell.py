@@ -22,7 +22,6 @@ from tlkit.cli.launch import trainer_settings
 from tlkit.cli.options import KEYS
 from tlkit.data import DomainDataModule
 from tlkit.data.checks import roles
-from tlkit.data.checks import roles
 from tlkit.errors import ConfigurationError, TlkitError
 from tlkit.module import TransferModule
 
@@ -103,7 +102,6 @@ class TransferCLI(LightningCLI):
         except ValueError as error:
             raise ConfigurationError(_readable(error)) from error
         self.datamodule: DomainDataModule = self.config_init["data"]
-        roles(self.datamodule)  # one of the user's own may have none
         roles(self.datamodule)  # one of the user's own may have none
         self.model: TransferModule = self.config_init["model"]
         try:
