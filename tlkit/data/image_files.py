@@ -21,7 +21,7 @@ from tlkit.data.augment import Augment, augmented, check_augment
 from tlkit.data.base import DomainDataModule
 from tlkit.data.labels import class_order, label_numbers
 from tlkit.data.rows import row_draws
-from tlkit.errors import DataError
+from tlkit.errors import ContractError, DataError
 from tlkit.types import Split
 
 __all__ = [
@@ -104,7 +104,7 @@ class ImageDomains(DomainDataModule):
 
     def listing(self, domain: str) -> Listing:
         """Return the images of one domain; a subclass defines it. It is asked once."""
-        raise TypeError(f"{type(self).__name__} must define listing(domain)")
+        raise ContractError(f"{type(self).__name__} must define listing(domain)")
 
     @cached_property
     def classes(self) -> Sequence[str]:  # type: ignore[override]  # mypy takes a cached_property for read-only

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from tlkit.data.base import DomainDataModule
 from tlkit.data.labels import label_numbers
 from tlkit.data.rows import TensorRows
-from tlkit.errors import DataError, unknown
+from tlkit.errors import ContractError, DataError, unknown
 from tlkit.types import Split
 
 __all__ = ["PositionLabel", "Representation", "ScanDomains", "Scans", "check_metres", "represent"]
@@ -130,7 +130,7 @@ class ScanDomains(DomainDataModule):
 
     def scans(self, domain: str) -> Scans:
         """Read the scans of one domain."""
-        raise TypeError(f"{type(self).__name__} must define scans(domain)")
+        raise ContractError(f"{type(self).__name__} must define scans(domain)")
 
     def dataset(self, domain: str, split: Split) -> Dataset[Any]:
         """Return one split of one domain."""

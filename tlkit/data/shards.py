@@ -24,7 +24,7 @@ from tlkit.data.shard_index import SPLITS, Kind, ShardIndex
 from tlkit.data.shard_samples import CURE, array_of
 from tlkit.data.shard_scan import kept_index
 from tlkit.data.splits import Rows
-from tlkit.errors import DataError, unknown
+from tlkit.errors import ContractError, DataError, unknown
 from tlkit.notes import say
 from tlkit.types import Split
 
@@ -82,7 +82,7 @@ class ShardDomains(DomainDataModule):
             codes: The label of each of the index's classes; the last is -1, for rows without.
             split: The split.
         """
-        raise TypeError(f"{type(self).__name__} must define rows(reader, rows, codes, split)")
+        raise ContractError(f"{type(self).__name__} must define rows(reader, rows, codes, split)")
 
     @cached_property
     def shards(self) -> Any:

@@ -18,7 +18,7 @@ from tlkit.data.labels import label_numbers
 from tlkit.data.rows import TensorRows
 from tlkit.data.splits import Rows, divide, generator
 from tlkit.data.tokens import TokenRows, tokenize
-from tlkit.errors import DataError
+from tlkit.errors import ContractError, DataError
 from tlkit.notes import say
 from tlkit.types import DataSpec, Split
 
@@ -130,7 +130,7 @@ class TextModule(DomainDataModule):
 
     def read(self, domain: str) -> Texts:
         """Return all texts of a domain, duplicates among them."""
-        raise TypeError(f"{type(self).__name__} must define read(domain)")
+        raise ContractError(f"{type(self).__name__} must define read(domain)")
 
     def texts(self, domain: str) -> Texts:
         """Return the texts of a domain that are used, in the order that row numbers count."""

@@ -21,7 +21,7 @@ from tlkit.data.spool import Spool
 from tlkit.data.wearers import in_order, persons_and_devices
 from tlkit.data.window_rows import WindowRows, Windows
 from tlkit.data.windows import Windowing, check_stamps, majority, merge_equal, resample, starts, stretches
-from tlkit.errors import DataError
+from tlkit.errors import ContractError, DataError
 from tlkit.notes import say
 from tlkit.types import Split
 
@@ -106,7 +106,7 @@ class WindowedDomains(DomainDataModule):
 
     def find(self) -> Sequence[Recording]:
         """Return what recordings there are; a subclass defines it."""
-        raise TypeError(f"{type(self).__name__} must define find()")
+        raise ContractError(f"{type(self).__name__} must define find()")
 
     @cached_property
     def recordings(self) -> Sequence[Recording]:
