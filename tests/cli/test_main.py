@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -36,6 +37,37 @@ def test_overview_names_every_command(capsys):
 def test_every_command_has_help(name, capsys):
     assert command.main([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: tlkit {name}")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["recipes"], ["--help"], ["--version"]])
+def test_a_reader_that_went_away_is_no_error(words, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tlkit.cli", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["recipes"], ["--version"]])
+def test_output_that_cannot_be_written_is_told_in_words(words):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "tlkit.cli", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "tlkit: error: standard output cannot be written: No space left on device\n"
+
+
+def test_other_errors_of_the_system_are_raised(monkeypatch):
+    def broken(rest):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setitem(command._COMMANDS, "list", broken)
+    with pytest.raises(BrokenPipeError):
+        command.main(["list"])
 
 
 def test_misspelt_command(capsys):

@@ -26,9 +26,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 if a run could not go on, 2 if the user's input is at fault, 130 if the run was
-        interrupted.
+        interrupted, 141 if whoever read the output went away, as ``head`` does.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _status(list(sys.argv[1:] if argv is None else argv))
+        _flush()  # the interpreter would do it too late to say anything
+        return status
+    except OSError as error:
+        if not _output_is_lost():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        if isinstance(error, BrokenPipeError):
+            return 141
+        print(f"tlkit: error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _status(words: list[str]) -> int:
+    """Run one command and return its exit status, with a message for what is the user's to mend."""
     try:
         return dispatch(words)
     except TlkitError as error:
@@ -41,7 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # what Lightning makes of a Ctrl-C, without a word
             return _stopped()
+        _flush()
         raise
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # it is where the process has no standard output
+        sys.stdout.flush()
+
+
+def _output_is_lost() -> bool:
+    """Return whether it is standard output that could not be written, and not a file or a pipe to another process."""
+    try:
+        print(flush=True)  # one more line end does no harm before a traceback
+    except OSError:
+        return True
+    return False
 
 
 def _stopped() -> int:
