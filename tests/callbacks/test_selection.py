@@ -213,12 +213,22 @@ def test_resume_by_another_score_is_refused(tmp_path):
         run(tmp_path, Scripted([0.5, 0.5]), ModelSelection("val/a/accuracy"), ckpt_path=last)
 
 
-def test_a_resume_in_another_folder_searches_the_best_again(tmp_path):
+def test_a_resume_in_another_folder_searches_the_best_again(tmp_path, caplog):
     run(tmp_path / "a", Scripted([0.75]))
     last = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    with pytest.warns(UserWarning, match=r"best.ckpt is not in"):
-        selection, _ = run(tmp_path / "b", Scripted([0.75, 0.5]), ckpt_path=last)
+    selection, _ = run(tmp_path / "b", Scripted([0.75, 0.5]), ckpt_path=last)
     assert selection.selection["step"] == weight(tmp_path / "b", "best") == 4
+    assert f"best.ckpt, of step 2, is not in {tmp_path / 'b' / 'checkpoints'}" in caplog.text
+
+
+def test_a_best_that_is_lost_where_nothing_is_left_to_train_is_the_last(tmp_path, caplog):
+    run(tmp_path, Scripted([0.75, 0.5]))
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    selection, _ = run(tmp_path, Scripted([0.75, 0.5]), ckpt_path=last)
+    assert weight(tmp_path, "best") == 4
+    assert selection.selection == {"monitor": None, "step": 4, "uses_target_labels": False, "score": None}
+    assert "nothing was validated since best.ckpt was lost: best.ckpt is the last checkpoint" in caplog.text
 
 
 def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):

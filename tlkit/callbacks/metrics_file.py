@@ -91,10 +91,10 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def resume(self, step: int, last: Mapping[str, float] | None = None) -> None:
-        """Drop the rows that a run resumed after ``step`` steps will write again, and say how many.
+        """Drop the rows of which a run resumed after ``step`` steps will write its own, and say how many.
 
-        These are the rows of the steps after the checkpoint (steps count from 0, so rows ``step``, ``step + 1``, ...).
-        Nothing else is dropped.
+        These are the rows of the steps after the checkpoint (steps count from 0, so rows ``step``, ``step + 1``, ...),
+        and that of a test of the checkpoint's run, which is tested again at its new end. Nothing else is dropped.
 
         Args:
             step: How many steps the checkpoint had behind it.
@@ -106,8 +106,8 @@ class MetricsFile(Logger):
         again = sum(_is_later(row, step) for row in rows)
         if again:
             say(
-                f"{self.path}: {again} of {len(rows)} rows are of steps after the checkpoint (step {step}); "
-                "they are dropped because the resumed run writes them again"
+                f"{self.path}: {again} of {len(rows)} rows are of steps after the checkpoint (step {step}) or of a test; "
+                "they are dropped: the resumed run writes its own"
             )
             self._rewrite(columns, before=step)
         if last is not None and not any(_is_later(row, step - 1) for row in self._rows()):

@@ -14,7 +14,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 
 from tlkit.callbacks.checkpoint_file import sync, write_directly, written
 from tlkit.errors import ConfigurationError, unknown
@@ -82,6 +81,7 @@ class ModelSelection(ModelCheckpoint):
         self.best_step: int | None = None
         self._owes_last = False  # a validation came while gradients waited for a step
         self._saved_at = -math.inf
+        self._began = "in this run"
         self._monitors_automatically = monitor == "auto"
         self._watch(None if monitor == "auto" else monitor)
 
@@ -129,12 +129,7 @@ class ModelSelection(ModelCheckpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget a best checkpoint that a resumed run does not have in its folder."""
         self._saved_at = -math.inf
-        if self.best_step is not None and not self.file_exists(self._path("best"), trainer):
-            rank_zero_warn(
-                f"the run resumes from a checkpoint whose best.ckpt is not in {self.dirpath}: "
-                "the best is searched again from here on"
-            )
-            self.best_model_score, self.best_step, self.best_model_path = None, None, ""
+        self._forget_lost_best(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -184,7 +179,10 @@ class ModelSelection(ModelCheckpoint):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See to it for a run, too, that was killed at its last step: resumed, it has nothing left to train."""
-        if self.best_step is None and not self._is_trial(trainer):
+        if self._is_trial(trainer):
+            return
+        self._forget_lost_best(trainer)
+        if self.best_step is None:
             self._save_last_as_best(trainer)
 
     def replace_last(self, trainer: L.Trainer) -> str:
@@ -212,6 +210,16 @@ class ModelSelection(ModelCheckpoint):
             )
         self._keep(state_dict["score"], state_dict["step"])
 
+    def _forget_lost_best(self, trainer: L.Trainer) -> None:
+        if self.best_step is None or self.file_exists(self._path("best"), trainer):
+            return
+        say(
+            f"best.ckpt, of step {self.best_step}, is not in {self.dirpath}: the best is searched again from "
+            f"step {trainer.global_step} on"
+        )
+        self.best_model_score, self.best_step, self.best_model_path = None, None, ""
+        self._began = "since best.ckpt was lost"
+
     def _has_rested(self, trainer: L.Trainer) -> bool:
         """Return whether rank 0 has not written for a while: an epoch may be shorter than it takes to write."""
         return bool(trainer.strategy.broadcast(time.monotonic() - self._saved_at >= _REST_SECONDS))
@@ -235,7 +243,7 @@ class ModelSelection(ModelCheckpoint):
         self.best_k_models = {self.best_model_path: self.best_model_score}  # loggers that upload checkpoints read it
 
     def _save_last_as_best(self, trainer: L.Trainer) -> None:
-        say("nothing was validated in this run: best.ckpt is the last checkpoint")
+        say(f"nothing was validated {self._began}: best.ckpt is the last checkpoint")
         self.monitor, self.best_step, self.best_model_path = None, trainer.global_step, self._path("best")
         self._save(trainer, best=True)
 
