@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tlkit.errors import ConfigurationError, DataError, unknown
+from tlkit.errors import ConfigurationError, DataError, near, unknown
 
 __all__ = [
     "copy_recipe",
@@ -127,7 +127,8 @@ def find_recipe(recipe: str) -> Path:
     """Return the file of a recipe.
 
     Args:
-        recipe: The name of a recipe (``digits/mnist_to_optdigits_mmd``), or a path to a YAML file.
+        recipe: The name of a recipe (``digits/mnist_to_optdigits_mmd``), which may end in ``.yaml`` as its file does,
+            or a path to a YAML file.
 
     Raises:
         ConfigurationError: If there is neither such a recipe nor such a file.
@@ -139,11 +140,17 @@ def find_recipe(recipe: str) -> Path:
     path = Path(recipe)
     if path.is_file():
         return path
-    if path.suffix in (".yaml", ".yml") and path.with_suffix("").as_posix() not in names:
-        raise ConfigurationError(f"--config: there is no file {recipe!r}; 'tlkit recipes' lists the recipes by name")
     if path.is_dir():
         raise ConfigurationError(f"--config: {recipe!r} is a folder; give a YAML file, as in {path / 'config.yaml'}")
-    raise ConfigurationError(unknown("recipe", recipe.removesuffix(".yaml"), names) + " Or give a path to a YAML file.")
+    name = recipe.removesuffix(".yaml").removesuffix(".yml")
+    if name in names and root:
+        return root / f"{name}.yaml"
+    hits = " or ".join(repr(hit) for hit in near(name, names))
+    what = f"there is no file {recipe!r}" if name != recipe else f"unknown recipe {recipe!r}"
+    raise ConfigurationError(
+        f"--config: {what}{f': did you mean {hits}?' if hits else ';'} 'tlkit recipes' lists the recipes by name, "
+        "and a path to a YAML file is a recipe too"
+    )
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
