@@ -189,12 +189,45 @@ def test_a_start_that_ended_before_its_first_checkpoint_is_set_aside(recipe_file
     runs = recipe_file.parent / "runs" / "tiny"
     for name in ("job", "job.stopped-1"):
         (runs / name).mkdir(parents=True)
+    (runs / "job" / "config.yaml").write_text("model: {}\n")
     (runs / "job" / "metrics.csv").write_text("step\n")
     assert main(["fit", "--config", str(recipe_file), "--run_id=job", "--resume=auto"]) == 0
     assert "ended before its first checkpoint" in caplog.text
     assert sorted(path.name for path in runs.iterdir()) == ["job", "job.stopped-1", "job.stopped-2"]
     assert (runs / "job.stopped-2" / "metrics.csv").read_text() == "step\n"
     assert (runs / "job" / "summary.json").is_file()
+
+
+def test_only_a_start_of_a_run_is_set_aside(recipe_file, trained, capsys, monkeypatch):
+    words = ["fit", "--config", str(recipe_file), "--model.optimizer.lr=0.001", "--resume=auto"]
+    runs = recipe_file.parent / "runs" / "tiny"
+    job = Path(shutil.copytree(trained.folder, runs / "job"))
+    (runs / "exp1" / "other").mkdir(parents=True)
+    before = sorted(runs.rglob("*"))
+    (job / "checkpoints" / "last.ckpt").rename(recipe_file.parent / "last.ckpt")
+    assert main([*words, "--run_id=job"]) == 0  # finished, whatever of its checkpoints is kept
+    assert capsys.readouterr().out == f"{job}\n"
+    assert main([*words, "--run_id=job", "--trainer.max_steps=9"]) == 2
+    assert "is finished and has no checkpoints/last.ckpt to train longer from" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tlkit.cli.training", None)  # the rest is found before anything is imported
+    (job / "summary.json").rename(recipe_file.parent / "summary.json")
+    assert main([*words, "--run_id=job"]) == 2
+    assert "has best.ckpt and no last.ckpt to go on from" in capsys.readouterr().err
+    assert main([*words, "--run_id=exp1"]) == 2
+    assert "exp1 is not a run's folder, it has no config.yaml" in capsys.readouterr().err
+    for name in (".", "..", "a/b"):
+        assert main([*words, f"--run_id={name}"]) == 2
+        assert f"must be the name of one folder, got {name!r}" in capsys.readouterr().err
+    (recipe_file.parent / "last.ckpt").rename(job / "checkpoints" / "last.ckpt")
+    (recipe_file.parent / "summary.json").rename(job / "summary.json")
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_a_job_whose_config_was_emptied(recipe_file, trained, capsys):
+    job = Path(shutil.copytree(trained.folder, recipe_file.parent / "runs" / "tiny" / "job"))
+    (job / "config.yaml").write_text("")
+    assert main(["fit", "--config", str(recipe_file), "--run_id=job", "--resume=auto"]) == 2
+    assert f"{job / 'config.yaml'} must be a mapping with 'model' and 'data', got None" in capsys.readouterr().err
 
 
 def test_a_run_is_found_again_by_its_name(recipe_file, capsys):

@@ -42,7 +42,23 @@ def test_recipes_inside_the_package_come_first(tmp_path, monkeypatch):
 
 def test_misspelt_recipe(capsys):
     assert main(["fit", "--config", "digits/mnist_to_optdigit_mmd"]) == 2
-    assert f"did you mean '{MMD}'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"did you mean '{MMD}'" in error
+    assert "'tlkit recipes' lists the recipes" in error
+    assert len(error) < 400  # not all their names
+
+
+def test_the_name_of_a_recipe_with_the_end_of_its_file():
+    assert recipes.find_recipe(f"{MMD}.yaml") == recipes.find_recipe(MMD)
+
+
+def test_a_recipe_whose_name_is_left_empty_has_that_of_its_file(tmp_path):
+    from tlkit.cli.request import fit_request
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("recipe:\nmodel: {backbone: ConvNet}\ndata: Digits\n")
+    request = fit_request(["--config", str(mine), "--run_id=r", "--resume=auto"])
+    assert request.recipe["recipe"] == "mine"
 
 
 @pytest.mark.parametrize(

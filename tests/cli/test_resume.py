@@ -77,3 +77,42 @@ def test_a_job_that_is_started_again_with_another_checkpoint_in_its_folder(run, 
     words = ["fit", "--config", str(trained.recipe), f"--runs={run.parents[1]}", "--run_id=first", "--resume=auto"]
     assert main(words) == 2
     assert "but this command says 0.002" in capsys.readouterr().err
+
+
+def test_a_finished_run_names_the_limit_that_it_has(run, capsys):
+    assert main(["fit", "--resume", str(run)]) == 2
+    assert "to train longer raise what it was limited by: --trainer.max_steps=6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--trainer.max_epochs=5"], ["--trainer.max_steps=6"]])
+def test_a_longer_training_that_another_limit_ends_is_refused(run, words, capsys):
+    before = contents(run)
+    assert main(["fit", "--resume", str(run), *words]) == 2
+    assert "last.ckpt is at step 6, after 0 epochs, where --trainer.max_steps=6 ends the run" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_epochs_are_a_limit_too(recipe_file, capsys):
+    words = ["--trainer.max_steps=-1", "--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--run_id=r"]
+    assert main(["fit", "--config", str(recipe_file), *words]) == 0
+    run = recipe_file.parent / "runs" / "tiny" / "r"
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=9"]) == 2
+    assert "after 1 epochs, where --trainer.max_epochs=1 ends the run" in capsys.readouterr().err
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=9", "--trainer.max_epochs=2"]) == 0
+    assert json.loads((run / "summary.json").read_text())["train"]["steps"] > 4
+
+
+def test_a_run_whose_best_is_lost_before_its_test_ends_with_its_last(run, capsys):
+    rows = (run / "metrics.csv").read_text()
+    (run / "checkpoints" / "best.ckpt").unlink()
+    (run / "summary.json").unlink()
+    assert main(["fit", "--resume", str(run)]) == 0
+    assert "checkpoint of step 6, the last one: no validation chose it" in capsys.readouterr().out
+    assert (run / "metrics.csv").read_text().count("\n") == rows.count("\n")
+
+
+def test_a_trial_is_not_gone_on_with(run, capsys):
+    edit(run, lambda config: config["trainer"].update(fast_dev_run=True))
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=9"]) == 2
+    assert "trainer.fast_dev_run is a trial" in capsys.readouterr().err
+    assert (run / "summary.json").is_file()

@@ -40,9 +40,13 @@ def test_two_processes_of_one_second_never_share_a_folder(tmp_path):
 def test_a_named_run_that_exists_is_not_written_over(tmp_path):
     run = create_run(tmp_path, "mine", 0, "first")
     (run / "summary.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"exists and is not written over: .* or move its folder away"):
+        create_run(tmp_path, "mine", 0, "first")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
     with pytest.raises(ConfigurationError, match=r"exists and is not written over.*tlkit fit --resume .*mine/first"):
         create_run(tmp_path, "mine", 0, "first")
-    assert [each.name for each in run.iterdir()] == ["summary.json"]
+    assert sorted(each.name for each in run.iterdir()) == ["checkpoints", "summary.json"]
 
 
 @pytest.mark.parametrize("recipe", ["", "/etc/passwd", "../up", "a/../../b"])

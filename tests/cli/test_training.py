@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from tlkit.cli.main import main
+from tlkit.losses import AdaptationLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("source", "target")
@@ -137,6 +138,13 @@ def test_print_config_trains_nothing(recipe_file, capsys):
         (["--trainer.strategy=dpp"], "trainer: "),
         (["--recipe=../up"], "relative path without '..'"),
         (["--logger=wandbb"], "did you mean 'wandb'"),
+        (["--run_id=a/b"], "must be the name of one folder, got 'a/b'"),
+        (["--trainer.enable_checkpointing=false"], "trainer.enable_checkpointing cannot be false: the best checkpoint"),
+        (["--trainer.barebones=true"], "trainer.barebones cannot be true: it trains without"),
+        (
+            ["--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=100000", "--run_id=r"],
+            "Lightning cannot train with these settings: `val_check_interval` (100000) must be less than or equal",
+        ),
     ],
 )
 def test_the_users_errors_end_in_one_line_and_write_nothing(recipe_file, words, message, capsys):
@@ -146,6 +154,45 @@ def test_the_users_errors_end_in_one_line_and_write_nothing(recipe_file, words, 
     assert captured.err.startswith("tlkit: error: ")
     assert captured.out == ""
     assert "jsonargparse" not in captured.err
+    assert everything_in(recipe_file.parent) == ["tiny.yaml"]
+
+
+def test_a_score_that_lightning_does_not_know_is_answered_in_words(recipe_file, capsys):
+    stop = "[{class_path: EarlyStopping, init_args: {monitor: val/nothing}}]"
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r", f"--trainer.callbacks={stop}"]) == 2
+    error = capsys.readouterr().err
+    assert "Lightning cannot train with these settings: Early stopping conditioned on metric `val/nothing`" in error
+    assert "Traceback" not in error
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r"]) == 2  # it has rows, which are not written over
+    assert "or move its folder away" in capsys.readouterr().err
+
+
+class Raises(AdaptationLoss):
+    """A loss with a bug."""
+
+    def forward(self, source, target):
+        raise KeyError("a bug")
+
+
+def test_a_bug_at_the_first_step_leaves_no_folder_in_the_way(recipe_file):
+    with pytest.raises(KeyError, match="a bug"):
+        main(["fit", "--config", str(recipe_file), "--run_id=r", f"--model.adaptation=[{__name__}.Raises]"])
+    assert everything_in(recipe_file.parent) == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    "word", ["--trainer.enable_progress_bar=false", "--trainer.callbacks=[lightning.pytorch.callbacks.RichProgressBar]"]
+)
+def test_the_users_own_progress_bar_or_none(recipe_file, word, capsys):
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r", word]) == 0
+    assert "step 6/6" not in capsys.readouterr().err
+
+
+def test_a_trial_says_that_it_was_one_and_leaves_nothing(recipe_file, capsys):
+    assert main(["fit", "--config", str(recipe_file), "--run_id=r", "--trainer.fast_dev_run=true"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("a trial (trainer.fast_dev_run=True): ")
+    assert "accuracy" not in out
     assert everything_in(recipe_file.parent) == ["tiny.yaml"]
 
 

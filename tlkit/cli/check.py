@@ -24,6 +24,11 @@ LOGGERS = ("none", "wandb", "tensorboard", "mlflow")
 
 # What tlkit decides itself in a run, and how the user asks for it instead.
 _TAKEN = {"logger": "--logger=wandb|tensorboard|mlflow", "default_root_dir": "--runs=DIR"}
+# What a run cannot be without.
+_IMPOSSIBLE = (
+    ("enable_checkpointing", False, "the best checkpoint is tested, and a run goes on from its last"),
+    ("barebones", True, "it trains without the checkpoints and metrics that a run leaves"),
+)
 
 
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable)
@@ -73,6 +78,9 @@ def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     for key, instead in _TAKEN.items():
         if trainer.get(key) is not None:
             raise ConfigurationError(f"trainer.{key} is set by tlkit; use {instead}")
+    for key, value, why in _IMPOSSIBLE:
+        if trainer.get(key) is value:
+            raise ConfigurationError(f"trainer.{key} cannot be {str(value).lower()}: {why}; leave it out")
     return {
         **recipe,
         "model": check_model(recipe["model"]),

@@ -1,4 +1,4 @@
-"""Words for what ends a run from outside: a full disk, memory that ran out, a process that died."""
+"""Words for what ends a run from outside (a full disk, memory that ran out, a dead process), or by its settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from tlkit.distributed import several_ranks
-from tlkit.errors import RunError
+from tlkit.errors import ConfigurationError, RunError, TlkitError
 
-__all__ = ["in_words", "worded"]
+__all__ = ["in_words", "misconfigured", "worded"]
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
@@ -53,16 +55,31 @@ def in_words(error: BaseException) -> RunError | None:
     return None
 
 
+def misconfigured(error: Exception) -> ConfigurationError | None:
+    """Return what Lightning says of the settings that it was given; None if the error is not of its making.
+
+    It checks many of them by plain errors: those are told by where they are raised.
+    """
+    if isinstance(error, TlkitError):
+        return None
+    *_, module = ["", *(frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))]
+    own = isinstance(error, ValueError | RuntimeError) and f"{module}.".startswith("lightning.pytorch.")
+    if not (own or isinstance(error, MisconfigurationException)):
+        return None
+    return ConfigurationError(f"Lightning cannot train with these settings: {' '.join(str(error).split())}")
+
+
 @contextmanager
 def worded() -> Iterator[None]:
-    """Raise what :func:`in_words` knows as a :class:`RunError`.
+    """Raise what :func:`in_words` and :func:`misconfigured` know in their words.
 
     Raises:
-        RunError: For such an error inside.
+        RunError: For an error inside that comes from outside.
+        ConfigurationError: For one that Lightning raises of the user's settings.
     """
     try:
         yield
-    except (OSError, RuntimeError, MemoryError) as error:
-        if (fault := in_words(error)) is None:
+    except Exception as error:
+        if (fault := in_words(error) or misconfigured(error)) is None:
             raise
         raise fault from error

@@ -10,6 +10,7 @@ from typing import Any
 from tlkit.cli.check import check_keys
 from tlkit.cli.options import Options, override, parse_options
 from tlkit.cli.recipes import find_recipe, read_recipe, recipe_name
+from tlkit.cli.runfolder import check_names
 from tlkit.errors import CheckpointError, ConfigurationError
 
 __all__ = ["LENGTH", "Request", "ShardRequest", "checkpoint_request", "fit_request", "may_change", "shard_request"]
@@ -86,7 +87,7 @@ def fit_request(words: list[str]) -> Request:
         return _resume_if_there(options, line)
     if "resume" in options.own:
         return _resume(options, line)
-    recipe = _recipe("fit", options)
+    recipe = _named_recipe(options)
     return Request("fit", line, recipe, show="config" if "print_config" in options.own else None)
 
 
@@ -133,8 +134,16 @@ def _recipe(command: str, options: Options) -> dict[str, Any]:
         raise ConfigurationError(f"tlkit {command} needs --config RECIPE; 'tlkit recipes' lists the recipes")
     path = find_recipe(options.own["config"])
     recipe = read_recipe(path)
-    recipe.setdefault("recipe", recipe_name(path))
+    if recipe.get("recipe") is None:  # left out, or left empty
+        recipe["recipe"] = recipe_name(path)
     return _overridden(recipe, options)
+
+
+def _named_recipe(options: Options) -> dict[str, Any]:
+    """Return the recipe of a run that is to be made or found by its name."""
+    recipe = _recipe("fit", options)
+    check_names(recipe["recipe"], recipe.get("run_id"))
+    return recipe
 
 
 def _overridden(recipe: dict[str, Any], options: Options) -> dict[str, Any]:
@@ -161,23 +170,46 @@ def _resume(options: Options, line: str) -> Request:
                 f"--{key} cannot change when a run goes on; only {', '.join(_RESUMABLE)} can. "
                 f"For a new run: tlkit fit --config {config} --{key}=..."
             )
+    recipe = read_recipe(config)
     if (run / "summary.json").exists() and not any(key.startswith(LENGTH) for key in options.overrides):
+        trainer = recipe.get("trainer")
+        limits = {key: trainer.get(key.partition(".")[2]) for key in LENGTH} if isinstance(trainer, dict) else {}
+        had = [f"--{key}={limit}" for key, limit in limits.items() if limit not in (None, -1)]
         raise ConfigurationError(
-            f"--resume: the run {run} is finished, its summary.json is there; to train longer give it "
-            "--trainer.max_steps=... or --trainer.max_epochs=..."
+            f"--resume: the run {run} is finished, its summary.json is there; to train longer "
+            + (f"raise what it was limited by: {', '.join(had)}" if had else "give it --trainer.max_steps=...")
         )
-    return Request("fit", line, _overridden(read_recipe(config), options), run, checkpoint)
+    return Request("fit", line, _overridden(recipe, options), run, checkpoint)
 
 
 def _resume_if_there(options: Options, line: str) -> Request:
     """Read a command that a scheduler gives again after it took the machine away: the first time it starts the run."""
     if "print_config" in options.own:
         raise ConfigurationError("--print_config has nothing to do with --resume: leave one of them out")
-    recipe = _recipe("fit", options)
+    recipe = _named_recipe(options)
     if not recipe.get("run_id"):
         raise ConfigurationError("--resume=auto finds the run by its name: add --run_id=NAME, the same at every start")
     run = Path(recipe.get("runs") or "runs", recipe["recipe"], recipe["run_id"])
     checkpoint = run / "checkpoints" / "last.ckpt"
-    if not checkpoint.is_file():
-        return Request("fit", line, recipe, auto=True)
-    return Request("fit", line, recipe, run, checkpoint, auto=True)
+    if checkpoint.is_file():
+        return Request("fit", line, recipe, run, checkpoint, auto=True)
+    if (run / "summary.json").is_file():
+        return Request("fit", line, recipe, run, auto=True)
+    _must_be_a_start(run)
+    return Request("fit", line, recipe, auto=True)
+
+
+def _must_be_a_start(run: Path) -> None:
+    """Refuse to set aside what is no start of a run that ended before its first checkpoint."""
+    # Another process of this run may be writing its config.yaml.
+    there = [path.name for path in run.iterdir() if path.suffix != ".part"] if run.is_dir() else []
+    if there and "config.yaml" not in there:
+        raise ConfigurationError(
+            f"--resume=auto: {run} is not a run's folder, it has no config.yaml: take another --run_id, or move the "
+            "folder away"
+        )
+    if best := sorted(run.glob("checkpoints/*.ckpt")):
+        raise CheckpointError(
+            f"--resume=auto: the run {run} has {best[0].name} and no last.ckpt to go on from: copy it to "
+            f"{run / 'checkpoints' / 'last.ckpt'} to go on from there, or take another --run_id"
+        )

@@ -58,6 +58,11 @@ def check_resume(cli: TransferCLI, request: Request, run: Path, file: Path) -> N
                 f"{file} was trained with {key}={old!r}, but {'this command' if request.auto else run / 'config.yaml'} "
                 f"says {new!r}: what a run learns cannot change when it goes on. Put it back, or start a new run"
             )
+    if cli.config["trainer"]["fast_dev_run"]:
+        raise ConfigurationError(
+            f"trainer.fast_dev_run is a trial, which leaves nothing: a run does not go on with it. Take it out of "
+            f"{run / 'config.yaml'}"
+        )
     _check_length(cli, run, file, checkpoint)
 
 

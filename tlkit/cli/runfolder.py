@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from tlkit.data.splits import Rows
     from tlkit.types import Split
 
-__all__ = ["check_splits", "create_run", "environment", "write_aside", "write_config", "write_splits", "write_summary"]
+__all__ = [
+    "check_names",
+    "check_splits",
+    "create_run",
+    "environment",
+    "write_aside",
+    "write_config",
+    "write_splits",
+    "write_summary",
+]
 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
 
@@ -48,12 +57,8 @@ def create_run(root: str | Path, recipe: str, seed: int, run_id: str | None = No
         ...     run.relative_to(root).as_posix()
         'digits/mnist_to_optdigits_mmd/first'
     """
-    parts = PurePosixPath(recipe).parts
-    if not parts or any(part in ("..", "/") for part in parts):
-        raise ConfigurationError(f"a run is kept under its recipe's name, a relative path without '..', got {recipe!r}")
-    if run_id is not None and (run_id in ("", ".", "..") or "/" in run_id or os.sep in run_id):
-        raise ConfigurationError(f"the run id must be the name of one folder, got {run_id!r}")
-    parent = Path(root, *parts)
+    check_names(recipe, run_id)
+    parent = Path(root, *PurePosixPath(recipe).parts)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if run_id is not None:
@@ -64,14 +69,29 @@ def create_run(root: str | Path, recipe: str, seed: int, run_id: str | None = No
     except FileExistsError as error:
         if run_id is None or not (parent / run_id).exists():
             raise ConfigurationError(f"the folder of runs {str(parent)!r} is a file: choose another") from error
+        run = parent / run_id
+        further = (run / "checkpoints" / "last.ckpt").is_file()
         raise ConfigurationError(
-            f"the run {str(parent / run_id)!r} exists and is not written over: choose another run id, "
-            f"or go on with it by `tlkit fit --resume {parent / run_id}`"
+            f"the run {str(run)!r} exists and is not written over: choose another run id, "
+            + (f"or go on with it by `tlkit fit --resume {run}`" if further else "or move its folder away")
         ) from error
     except OSError as error:
         raise ConfigurationError(
             f"no run can be kept under {str(root)!r} ({error.strerror}): choose a folder that can be written to"
         ) from error
+
+
+def check_names(recipe: str, run_id: str | None) -> None:
+    """Refuse a run whose folder would not be one below its recipe's, which lies below that of all runs.
+
+    Raises:
+        ConfigurationError: If a name is not a folder's.
+    """
+    parts = PurePosixPath(recipe).parts
+    if not parts or any(part in ("..", "/") for part in parts):
+        raise ConfigurationError(f"a run is kept under its recipe's name, a relative path without '..', got {recipe!r}")
+    if run_id is not None and (run_id in ("", ".", "..") or "/" in run_id or os.sep in run_id):
+        raise ConfigurationError(f"the run id must be the name of one folder, got {run_id!r}")
 
 
 def _first_free(parent: Path, stem: str) -> Path:

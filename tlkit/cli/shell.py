@@ -13,6 +13,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -115,7 +116,8 @@ class TransferCLI(LightningCLI):
         """Make the trainer.
 
         Args:
-            callbacks: Put behind the recipe's own; one whose class the recipe names already gives way to it.
+            callbacks: Put behind the recipe's own; one whose class the recipe names already gives way to it, and the
+                progress bar to any other, or to the wish for none.
             settings: Arguments of the trainer that go before the recipe's.
 
         Raises:
@@ -125,6 +127,8 @@ class TransferCLI(LightningCLI):
         own = config.pop("callbacks") or []
         own = own if isinstance(own, list) else [own]
         added = [callback for callback in callbacks if not any(isinstance(each, type(callback)) for each in own)]
+        if config["enable_progress_bar"] is False or any(isinstance(each, ProgressBar) for each in own):
+            added = [callback for callback in added if not isinstance(callback, ProgressBar)]
         config |= trainer_settings(config)
         try:
             self.trainer = Trainer(callbacks=[*own, *added], **config)

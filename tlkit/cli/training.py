@@ -27,7 +27,7 @@ from tlkit.cli.results import print_table
 from tlkit.cli.resume import check_resume, is_done, set_aside, without_id
 from tlkit.cli.runfolder import check_splits, create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
-from tlkit.errors import ConfigurationError, DataError, RunError, TlkitError
+from tlkit.errors import ConfigurationError, DataError, RunError
 
 __all__ = ["fit"]
 
@@ -46,7 +46,8 @@ def fit(request: Request) -> int:
         The exit status: 0, or 130 (143) if the run was interrupted (terminated).
 
     Raises:
-        TlkitError: If the recipe or the data are at fault; a folder made for the run is removed again then.
+        TlkitError: If the recipe or the data are at fault. A folder made for the run is removed again when training
+            has not begun in it, whatever was raised.
     """
     quiet()
     if request.show == "help":
@@ -70,6 +71,7 @@ class _Run:
 
     def __init__(self, cli: TransferCLI, request: Request, folder: Path) -> None:
         self.cli, self.request, self.folder = cli, request, folder
+        self.trial = cli.config["trainer"]["fast_dev_run"]
         self.throughput, self.stop = Throughput(), StopCleanly()
         callbacks: list[Callback] = [
             _Shared(folder),
@@ -132,7 +134,13 @@ class _Run:
             self.cli.model, datamodule=self.cli.datamodule, ckpt_path=best, verbose=False, weights_only=True
         )
         if self.trainer.is_global_zero:
-            self._report(selection, train)
+            if self.trial:
+                print(
+                    f"a trial (trainer.fast_dev_run={self.trial}): training, validation and test have run with a few "
+                    "batches; nothing is kept of it, and no score is of the whole splits"
+                )
+            else:
+                self._report(selection, train)
 
     def _what_is_left(self, repeats: bool) -> str:
         if not self._last.is_file():
@@ -168,7 +176,7 @@ class _Run:
         write_summary(self.folder, summary)
         labels = "with target labels" if selection["uses_target_labels"] else "without target labels"
         monitor = selection["monitor"]
-        chosen = f"chosen by {monitor}, {labels}" if monitor else "the last one: nothing was validated"
+        chosen = f"chosen by {monitor}, {labels}" if monitor else "the last one: no validation chose it"
         print_table(
             self.cli.datamodule.spec(),
             metrics,
@@ -241,6 +249,8 @@ class _Loggers(Callback):
         self.make, self.config = make, config
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         _, *others = self.make()
         trainer.loggers = [*trainer.loggers, *others]
         if self.config is not None:
@@ -263,7 +273,7 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
         # used: checkpoints go where the first process says.
         try:
             yield Path(os.environ.get(_RUN) or root / name / (run_id or f"rank-{global_rank()}"))
-        except TlkitError:
+        except Exception:
             time.sleep(_GRACE_SECONDS)
             raise
         return
@@ -275,16 +285,24 @@ def _run_folder(cli: TransferCLI, request: Request) -> Iterator[Path]:
     try:
         write_config(folder, _with_header(without_id(cli.resolved), request))
         yield folder
-    except TlkitError as error:
-        begun = (folder / "metrics.csv").exists() or any(folder.glob("checkpoints/*.ckpt"))
-        if not begun and not isinstance(error, RunError):
-            shutil.rmtree(folder)
-            for parent in parents:
-                with suppress(OSError):  # another run has come into it
-                    parent.rmdir()
+        if cli.config["trainer"]["fast_dev_run"]:
+            _take_away(folder, parents)
+    except Exception as error:
+        if not isinstance(error, RunError):
+            _take_away(folder, parents)
         raise
     finally:
         del os.environ[_RUN]
+
+
+def _take_away(folder: Path, parents: list[Path]) -> None:
+    """Remove the folder of a run in which nothing has begun, and those that were made for it."""
+    if (folder / "metrics.csv").exists() or any(folder.glob("checkpoints/*.ckpt")):
+        return
+    shutil.rmtree(folder)
+    for parent in parents:
+        with suppress(OSError):  # another run has come into it
+            parent.rmdir()
 
 
 def _with_header(config: dict[str, Any], request: Request) -> str:
