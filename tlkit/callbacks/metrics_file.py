@@ -106,8 +106,8 @@ class MetricsFile(Logger):
         again = sum(_is_later(row, step) for row in rows)
         if again:
             say(
-                f"{self.path}: {again} of {len(rows)} rows are of steps after the checkpoint (step {step}) or of a test; "
-                "they are dropped: the resumed run writes its own"
+                f"{self.path}: {again} of {len(rows)} rows are of steps after the checkpoint (step {step}) or of a "
+                "test; they are dropped: the resumed run writes its own"
             )
             self._rewrite(columns, before=step)
         if last is not None and not any(_is_later(row, step - 1) for row in self._rows()):
