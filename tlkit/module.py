@@ -163,8 +163,8 @@ class TransferModule(L.LightningModule):
             for name, loss in self.losses():
                 loss.progress = progress
                 # A side is None only for losses that were checked not to need it.
-                result = loss.step(self.network, batch, cast(Encoded, source), cast(Encoded, target))
-                result = as_values(loss, result)
+                returned = loss.step(self.network, batch, cast(Encoded, source), cast(Encoded, target))
+                result = as_values(loss, returned)
                 weight = loss.weight(progress)
                 values |= {f"train/{name}": result["loss"].detach(), f"train/{name}/weight": weight}
                 values |= {f"train/{name}/{key}": value for key, value in result.items() if key != "loss"}
