@@ -172,6 +172,11 @@ class ModelSelection(ModelCheckpoint):
         """See that both files are there when training ends."""
         if self._is_trial(trainer):
             return
+        epoch = trainer.fit_loop.epoch_loop
+        if epoch._num_ready_batches_reached():
+            # Saved with the batches of this epoch counted, a run that is given max_steps and more epochs would take a
+            # single batch for its next epoch.
+            epoch.batch_progress.reset_on_run()
         if self.best_step is None:
             self._save_last_as_best(trainer)
         elif not self._should_skip_saving_checkpoint(trainer):
