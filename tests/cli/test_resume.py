@@ -102,6 +102,17 @@ def test_epochs_are_a_limit_too(recipe_file, capsys):
     assert json.loads((run / "summary.json").read_text())["train"]["steps"] == 8  # a whole epoch more
 
 
+def test_time_is_a_limit_too(recipe_file, capsys):
+    words = ["--trainer.max_steps=100000", "--trainer.max_time={seconds: 1}", "--run_id=r"]
+    assert main(["fit", "--config", str(recipe_file), *words]) == 0
+    run = recipe_file.parent / "runs" / "tiny" / "r"
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=200000"]) == 2
+    assert "where --trainer.max_time={'seconds': 1} ends the run" in capsys.readouterr().err
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert main(["fit", "--resume", str(run), f"--trainer.max_steps={step + 2}", "--trainer.max_time=00:00:10:00"]) == 0
+    assert json.loads((run / "summary.json").read_text())["train"]["steps"] == step + 2
+
+
 def test_a_run_whose_best_is_lost_before_its_test_ends_with_its_last(run, capsys):
     rows = (run / "metrics.csv").read_text()
     (run / "checkpoints" / "best.ckpt").unlink()

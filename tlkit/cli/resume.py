@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Timer
+
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.recipes import read_recipe
 from tlkit.cli.request import LENGTH, Request, may_change
@@ -76,6 +78,8 @@ def _check_length(cli: TransferCLI, run: Path, file: Path, checkpoint: dict[str,
         )
     ends = {key: limits[key.partition(".")[2]] for key in done}
     ends = {key: limit for key, limit in ends.items() if limit is not None and 0 <= limit <= done[key]}
+    if _is_over(limits["max_time"], checkpoint):
+        ends["trainer.max_time"] = limits["max_time"]
     asked = {key for key in _changed(cli, run) if key.startswith(LENGTH)}
     # A run without a summary that ends at once is still to be tested; but not one that was to train longer.
     if ends and ((run / "summary.json").is_file() or (asked and not asked & ends.keys())):
@@ -84,6 +88,13 @@ def _check_length(cli: TransferCLI, run: Path, file: Path, checkpoint: dict[str,
             f"--resume: no step would be taken: {file} is at step {checkpoint['global_step']}, after {epochs} epochs, "
             f"where {named} ends the run; raise it to train longer"
         )
+
+
+def _is_over(max_time: Any, checkpoint: dict[str, Any]) -> bool:
+    """Return whether the time that a training may take was over when its checkpoint was written."""
+    timer = checkpoint.get("callbacks", {}).get("Timer")
+    left = Timer(max_time).time_remaining()
+    return timer is not None and left is not None and timer["time_elapsed"]["train"] >= left
 
 
 def _read(file: Path) -> dict[str, Any]:
