@@ -327,10 +327,3 @@ def test_a_precision_that_the_cpu_has_not_is_refused(recipe_file, capsys):
     assert main(["fit", "--config", str(recipe_file), *words]) == 2
     assert "trainer.precision: 16-mixed needs a GPU: set trainer.precision: bf16-mixed" in capsys.readouterr().err
     assert not (recipe_file.parent / "runs").exists()
-
-
-def test_help_all_has_the_trainers_options(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--help-all"])
-    assert stopped.value.code == 0
-    assert "--trainer.max_steps" in capsys.readouterr().out

@@ -18,12 +18,12 @@ from tlkit.cli.names import resolve_class, slot_of
 from tlkit.cli.options import KEYS, NAMES
 from tlkit.errors import ConfigurationError, unknown
 
-__all__ = ["LOGGERS", "check_data", "check_keys", "check_model", "check_recipe"]
+__all__ = ["LOGGERS", "TAKEN", "check_data", "check_keys", "check_model", "check_recipe"]
 
 LOGGERS = ("none", "wandb", "tensorboard", "mlflow")
 
 # What tlkit decides itself in a run, and how the user asks for it instead.
-_TAKEN = {"logger": "--logger=wandb|tensorboard|mlflow", "default_root_dir": "--runs=DIR"}
+TAKEN = {"logger": "--logger=wandb|tensorboard|mlflow", "default_root_dir": "--runs=DIR"}
 # What a run cannot be without.
 _IMPOSSIBLE = (
     ("enable_checkpointing", False, "the best checkpoint is tested, and a run goes on from its last"),
@@ -75,7 +75,7 @@ def check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     check_keys(recipe)
     trainer = recipe.get("trainer") or {}
     _must_be_mapping(trainer, "trainer")
-    for key, instead in _TAKEN.items():
+    for key, instead in TAKEN.items():
         if trainer.get(key) is not None:
             raise ConfigurationError(f"trainer.{key} is set by tlkit; use {instead}")
     for key, value, why in _IMPOSSIBLE:

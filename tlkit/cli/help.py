@@ -17,13 +17,14 @@ Adapt a model to a domain that has no labels.
   shards    write the domains of a recipe as shards, for data larger than memory
   recipes   list the recipes that come with tlkit
   copy      copy a recipe to a file of your own
-  list      list the backbones, losses, tasks, data modules or fine-tuning strategies
+  list      list the backbones, losses, tasks, data modules or fine-tuning strategies, or what one takes
 
   tlkit fit --config digits/mnist_to_optdigits_mmd     runs with no download
   tlkit COMMAND --help                                 more on a command"""
 
 _PARTS = """\
-The parts of a recipe, each a class by name (tlkit list ...) or by import path (my_file.MyClass):
+The parts of a recipe, each a class by name (tlkit list ...) or by import path (my_file.MyClass);
+what a class takes is shown by tlkit list data Digits, tlkit list losses MMD, ...:
   data              the domains and their roles        --data.sources='[photo]' --data.batch_size=64
   model.backbone    x -> features                      --model.backbone.channels='[16, 32]'
   model.task        features -> outputs, loss          --model.task=Classification
@@ -55,7 +56,7 @@ config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, summary.json.
   --resume        a run folder to go on in; with --config and --run_id, 'auto': go on with
                   that run if it has a checkpoint, else start it (for jobs that are restarted)
   --print_config  print the resolved recipe and stop
-  --help-all      every option there is
+  --help-all      the options of the model and the trainer too
 
 {_PARTS}
 
@@ -129,7 +130,13 @@ usage: tlkit copy RECIPE FILE
 Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE
 A launch file is copied in the same way: tlkit copy launch/slurm.sbatch mine.sbatch""",
     "list": """\
-usage: tlkit list backbones|losses|tasks|data|finetuning
+usage: tlkit list backbones|losses|tasks|data|finetuning [NAME]
 
-List the classes that a recipe can name, with the paper or the source of each.""",
+List the classes that a recipe can name, with the paper or the source of each; with NAME, show what
+that class takes: its arguments with their types, defaults and meanings. NAME may be an import path.
+
+Examples:
+  tlkit list data
+  tlkit list data Digits
+  tlkit list losses my_file.MyLoss""",
 }

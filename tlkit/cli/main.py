@@ -109,6 +109,13 @@ def _fit(rest: list[str]) -> int:
     from tlkit.cli.request import fit_request
 
     request = fit_request(rest)
+    if request.show == "help":
+        from tlkit.cli.help import COMMANDS
+
+        with _imports():
+            from tlkit.cli.arguments import all_options
+        print(f"{COMMANDS['fit']}\n\n{all_options()}")
+        return 0
     if sys.stderr.isatty():
         print("starting: importing PyTorch and reading the data takes some seconds", file=sys.stderr)
     with _imports():
@@ -192,8 +199,13 @@ def _copy(rest: list[str]) -> int:
 def _list(rest: list[str]) -> int:
     from tlkit.cli.names import listing
 
-    (kind,) = _words("list", rest, least=1, most=1)
-    print(listing(kind))
+    kind, *names = _words("list", rest, least=1, most=2)
+    if not names:
+        print(listing(kind))
+        return 0
+    from tlkit.cli.arguments import of_class
+
+    print(of_class(kind, names[0]))
     return 0
 
 

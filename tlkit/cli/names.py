@@ -12,7 +12,19 @@ from typing import Any
 
 from tlkit.errors import ConfigurationError, near, unknown
 
-__all__ = ["SLOTS", "Slot", "import_class", "listing", "load_object", "resolve_class", "slot_of"]
+__all__ = [
+    "SLOTS",
+    "Slot",
+    "import_class",
+    "kind_of",
+    "listing",
+    "load_object",
+    "plain",
+    "prose",
+    "resolve_class",
+    "resolve_kind",
+    "slot_of",
+]
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,7 @@ def listing(kind: str) -> str:
     Raises:
         ConfigurationError: If there is no such kind.
     """
-    if kind not in _LISTS:
-        raise ConfigurationError(unknown("list", kind, _LISTS))
-    slot = next(slot for slot in SLOTS if slot.name == _LISTS[kind])
+    slot = _of_kind(kind)
     rows = [(name, *_describe(found)) for name, (found, _) in sorted(_offered(slot).items())]
     width = max(len(name) for name, *_ in rows)
     lines = []
@@ -155,6 +165,22 @@ def listing(kind: str) -> str:
         if origin:
             lines.append(f"{'':<{width}}    {origin}")
     return "\n".join(lines)
+
+
+def resolve_kind(kind: str, name: str) -> tuple[type, str]:
+    """Return a class of a kind, and its import path; as :func:`resolve_class`."""
+    return resolve_class(name, _base(_of_kind(kind)), f"tlkit list {kind}")
+
+
+def kind_of(slot: Slot) -> str | None:
+    """Return what ``tlkit list`` calls the classes of a slot, if it lists them."""
+    return next((kind for kind, name in _LISTS.items() if name == slot.name), None)
+
+
+def _of_kind(kind: str) -> Slot:
+    if kind not in _LISTS:
+        raise ConfigurationError(unknown("list", kind, _LISTS))
+    return next(slot for slot in SLOTS if slot.name == _LISTS[kind])
 
 
 def _offered(slot: Slot) -> dict[str, tuple[type, str]]:
@@ -181,11 +207,25 @@ def _base(slot: Slot) -> type:
 _ORIGIN = re.compile(r'\bet al\.?,|\([A-Z][^()]*,? (?:19|20)\d\d|"[^"]+",[^."]* (?:19|20)\d\d')
 
 
+def prose(found: type) -> str:
+    """Return what a class's docstring says before its sections."""
+    text = re.split(r"^(?:Args|Attributes|Raises|Example):", inspect.getdoc(found) or "", flags=re.MULTILINE)[0]
+    return plain(text).strip()
+
+
+def plain(text: str) -> str:
+    """Return a text without the marks of reStructuredText.
+
+    Example:
+        >>> plain("``None`` for all, see :func:`~tlkit.data.read_table`")
+        'None for all, see tlkit.data.read_table'
+    """
+    return re.sub(r":\w+:`~?([^`]+)`|``([^`]+)``", lambda match: match[1] or match[2], text)
+
+
 def _describe(found: type) -> tuple[str, str]:
     """Return the first line of a class's docstring, and the first sentence of the rest that names its origin."""
-    text = re.split(r"^(?:Args|Attributes|Raises|Example):", inspect.getdoc(found) or "", flags=re.MULTILINE)[0]
-    text = re.sub(r":\w+:`~?([^`]+)`|``([^`]+)``", lambda match: match[1] or match[2], text)
-    summary, _, rest = text.partition("\n")
+    summary, _, rest = prose(found).partition("\n")
     if _ORIGIN.search(summary):
         return summary, ""
     sentences = re.split(r"(?<=\.)\s+(?=[A-Z])|\n\n|^- ", rest, flags=re.MULTILINE)

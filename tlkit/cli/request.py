@@ -44,7 +44,7 @@ class Request:
         recipe: The recipe with its overrides; names not looked up yet.
         run: The run folder that is gone on with, or that the checkpoint is in.
         checkpoint: The checkpoint to start from.
-        show: What to print instead of training: the parser's whole help, or the resolved recipe.
+        show: What to print instead of training: every option (``help``), or the resolved recipe (``config``).
         auto: Whether the run is gone on with only if there is one; the recipe must then still be the run's own.
     """
 

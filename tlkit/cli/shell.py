@@ -36,13 +36,13 @@ class TransferCLI(LightningCLI):
     :meth:`make_trainer`, when the run has a folder.
 
     Args:
-        recipe: A recipe as :mod:`tlkit.cli.request` reads it; ``None`` prints the parser's whole help and exits.
+        recipe: A recipe as :mod:`tlkit.cli.request` reads it.
 
     Raises:
         ConfigurationError: If a name is unknown, a value has the wrong type, or a part refuses it.
     """
 
-    def __init__(self, recipe: dict[str, Any] | None) -> None:
+    def __init__(self, recipe: dict[str, Any]) -> None:
         super().__init__(
             TransferModule,
             DomainDataModule,
@@ -51,7 +51,7 @@ class TransferCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, "prog": "tlkit fit"},
             subclass_mode_data=True,
-            args=["--help"] if recipe is None else check_recipe(recipe),
+            args=check_recipe(recipe),
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -89,8 +89,9 @@ class TransferCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the recipe, with errors in words."""
+        assert isinstance(args, dict)
         try:
-            self.config = parser.parse_args(args) if isinstance(args, list) else parser.parse_object(args)
+            self.config = parser.parse_object(args)
         except (ArgumentError, TypeError, ValueError) as error:
             raise ConfigurationError(_readable(error)) from error
 

@@ -50,8 +50,6 @@ def fit(request: Request) -> int:
             has not begun in it, whatever was raised.
     """
     quiet()
-    if request.show == "help":
-        TransferCLI(None)
     cli = TransferCLI(request.recipe)
     if request.show == "config":
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
