@@ -107,6 +107,13 @@ def test_rows_that_were_learned_from_are_not_scored(trained, command, split, cap
     assert "splits.json" in error
 
 
+@pytest.mark.parametrize("content", ['{"hold_out":{"val_', "[]", '{"mnist":[1]}'])
+def test_damaged_splits_are_told_in_words(run, content, capsys):
+    (run / "splits.json").write_text(content)
+    assert main(["test", "--config", str(run / "config.yaml")]) == 2
+    assert f"{run / 'splits.json'} is damaged, so whether the run learned from" in capsys.readouterr().err
+
+
 def test_without_a_checkpoint(recipe_file, capsys):
     assert main(["test", "--config", str(recipe_file)]) == 2
     assert "--ckpt_path: not given, and there is no" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_what_is_written_says_how_it_is_read_and_is_not_written_over(written, ca
     assert main([*words[:4], str(words[4]) + "2"]) == 0
     out = capsys.readouterr().out
     assert f"read by: data: {{class_path: ImageShardDomains, init_args: {{root: {words[4]}2, " in out
+
+
+def test_all_domains_are_looked_for_before_the_first_is_written(written, capsys):
+    _, words = written
+    out = f"{words[4]}3"
+    assert main([*words[:4], out, "--data.targets=[sketsh]"]) == 2
+    assert "targets: unknown domain 'sketsh': did you mean 'sketch'?" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 @pytest.mark.parametrize(

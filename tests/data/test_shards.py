@@ -9,6 +9,7 @@ import torch
 
 from tests.data.shard_sets import array_samples, picture
 from tests.data.text_files import write_table
+from tests.shift import ShiftedBlobs
 from tlkit.data import (
     ArrayShardDomains,
     ImageFolderDomains,
@@ -234,6 +235,16 @@ def test_groups_that_are_numbers_of_each_domain_are_not_shared_by_the_domains(tm
     assert not one & other
     rows = data.splits["electronics"]  # none is left out for what the other domain tests on
     assert sum(len(rows[split]) for split in ("train", "val", "test")) == 40
+
+
+def test_two_domains_of_one_folder_are_refused_before_one_is_written(tmp_path):
+    class Halves(ShiftedBlobs):
+        domains = ["day/left", "day_left"]
+        sizes = {"day/left": 30, "day_left": 30}
+
+    with pytest.raises(DataError, match=r"domains 'day/left' and 'day_left' would both be written to .*day_left"):
+        write_shards(Halves(["day/left"], ["day_left"]), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_that_are_trained_and_tested_on_are_written_once(tmp_path):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tlkit.errors import ConfigurationError, DataError
+from tlkit.errors import ConfigurationError, DataError, brief
 
 if TYPE_CHECKING:
     from tlkit.data import DomainDataModule
@@ -158,12 +158,12 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
         split: ``"val"`` or ``"test"``.
 
     Raises:
-        DataError: With the domain, and how many of its rows they are.
+        DataError: With the domain, and how many of its rows they are; or if ``splits.json`` is damaged.
     """
     file = run / "splits.json"
     if not file.is_file():
         return
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = _read_splits(file)
     learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
     use = "test" if split == "test" else "validate"
     for domain in data.eval_domains:
@@ -176,6 +176,19 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
                 f"first, were learned from in the run {run} (see its {file.name}): divide the rows as it did, by "
                 f"{run / 'config.yaml'}, or name another domain"
             )
+
+
+def _read_splits(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(each, dict) for each in content.values()):
+            raise ValueError("it does not hold the splits of domains")
+    except ValueError as error:
+        raise DataError(
+            f"{file} is damaged, so whether the run learned from these rows cannot be seen: {brief(error)}. Take it "
+            "from where the run was made, or move it away to go on without that check"
+        ) from error
+    return content
 
 
 def write_summary(run: Path, summary: Mapping[str, Any]) -> Path:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from tlkit.data.base import DomainDataModule
+from tlkit.data.checks import check_domains, roles
 from tlkit.data.image_files import ImageDomains, check_image
 from tlkit.data.long_job import shown
 from tlkit.data.rows import mix
@@ -74,8 +75,10 @@ def write_shards(
         The folders of the domains.
 
     Raises:
-        DataError: If a folder is there, or the rows are neither images nor arrays with classes.
+        DataError: If there is no such domain, a folder is there, two domains would have the same one, or the rows are
+            neither images nor arrays with classes.
     """
+    check_domains({"domains": domains} if domains else roles(data), data.domains, data.where)
     if data.budgets:
         raise DataError(
             f"labels_per_class or label_fraction is set for {', '.join(map(repr, data.budgets))}, and would leave out "
@@ -84,8 +87,11 @@ def write_shards(
     if data.quantities:
         raise DataError("shards hold classes for labels, and those of this data module are measured values")
     folders = {domain: Path(out) / _folder_name(domain) for domain in domains or data.eval_domains}
-    for folder in folders.values():
+    named: dict[Path, str] = {}
+    for domain, folder in folders.items():
         _check_free(folder)
+        if (other := named.setdefault(folder, domain)) != domain:
+            raise DataError(f"domains {other!r} and {domain!r} would both be written to {folder}: write one elsewhere")
     for domain, folder in folders.items():
         source = _ImageFiles(data, domain) if isinstance(data, ImageDomains) else _ArrayRows(data, domain)
         order = np.random.default_rng(mix(seed, zlib.crc32(domain.encode()))).permutation(len(source))
