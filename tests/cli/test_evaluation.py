@@ -143,8 +143,13 @@ def test_checkpoint_of_other_words_or_access_points(tmp_path, recipe, capsys):
     assert started("fit", mlp, texts, "--run_id=t") == 0
     best = f"--ckpt_path={tmp_path}/runs/other/t/checkpoints/best.ckpt"
     assert started("test", mlp, texts, best, "--data.also_test=[kitchen]") == 0
+    assert started("test", mlp, texts, best, "--data.targets=[kitchen]") == 0  # the words are those of the training
+    changed = [(*row, domain) for domain in ("dvd", "electronics") for row in sentences(f"other {domain}", 40)]
+    pd.DataFrame(changed, columns=["text", "label", "domain"]).to_csv(tmp_path / "mine.csv", index=False)
+    # Without the run's splits.json, which would be compared first.
+    alone = shutil.copy(best.removeprefix("--ckpt_path="), tmp_path / "alone.ckpt")
     capsys.readouterr()
-    assert started("test", mlp, texts, best, "--data.targets=[kitchen]") == 2
+    assert started("test", mlp, texts, f"--ckpt_path={alone}") == 2
     error = capsys.readouterr().err
     assert "built for 15 named columns of x, and the 15 of the data are others: " in error
     assert re.search(r"(\d) missing \('\w+', '\w+', '\w+', ...\) and \1 new \('\w+', ", error), error
