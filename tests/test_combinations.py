@@ -5,18 +5,21 @@ from itertools import chain
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
 from tests.losses.settings import OF_THE_NETWORK, SETTINGS, batch, encoded, network
 from tests.ranks import on_ranks
 from tests.scaling import CASES, LOSSES, QUIET, Case, distance, train
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
+from tlkit.combinations import check_run
 from tlkit.errors import ConfigurationError
+from tlkit.finetuning import Full
 from tlkit.losses import CDAN, DANN, DELTA, L2SP, AdaptationLoss
+from tlkit.network import Network
 from tlkit.schedules import Linear
-from tlkit.tasks import Classification
-from tlkit.types import DomainBatch, Encoded, Samples
+from tlkit.tasks import Classification, Regression
+from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
 
 PARTS, ROWS = 3, 4
 ACCUMULATED = Case(
@@ -135,6 +138,20 @@ def test_an_epoch_that_would_end_in_the_middle_of_a_step_is_refused(limit):
     with pytest.raises(ConfigurationError, match=rf"limit_train_batches={limit} would end .* multiple of 2"):
         fit(accumulate_grad_batches=2, limit_train_batches=limit)
     assert fit(accumulate_grad_batches=2, limit_train_batches=4).num_training_batches == 4
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_precision_that_rounds_measured_labels_is_refused(precision):
+    rounding = L.Trainer(**{**QUIET, "precision": precision, "max_steps": 1})
+    data = DataSpec(("a",), ("a",), (), quantities=("x_m",))
+    with pytest.raises(ConfigurationError, match=rf"precision: {precision} rounds the labels"):
+        check_run(rounding, Network(MLP(), Regression()), [], Full(), data)
+
+
+def test_an_average_that_would_miss_the_head_is_refused():
+    average = StochasticWeightAveraging(swa_lrs=0.1)
+    with pytest.raises(ConfigurationError, match="would average the backbone alone: take lightning's EMA"):
+        fit(backbone=MLP(), callbacks=[average], max_epochs=2, max_steps=-1)
 
 
 def test_an_epoch_holds_whole_steps():

@@ -387,6 +387,15 @@ def test_what_training_needs_is_asked_for_at_every_fit_and_only_there():
         trainer(limit_val_batches=0).fit(model, data())
 
 
+def test_rows_of_another_domain_than_a_loader_stands_for_are_refused():
+    """Else scores would carry the name of another domain."""
+    model, both, run = TransferModule(MLP(), Classification(), [MMD()]), data(), trainer()
+    run.fit(model, both)
+    with pytest.raises(ConfigurationError, match="the place of domain 'still' gives rows of 'moved': evaluate with"):
+        run.test(model, dataloaders=both.test_dataloader()[1], verbose=False)
+    assert set(run.test(model, dataloaders=both.test_dataloader(), verbose=False)[0]) >= {"test/moved/accuracy"}
+
+
 def test_inputs_of_other_names_are_refused(tmp_path):
     """Words or access points in other columns have the same shape: nothing else would find it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from tlkit.errors import ConfigurationError
@@ -43,6 +43,16 @@ def check_run(
         loss.check(network.task, data)
     _check_accumulation(trainer, losses)
     _check_strategy(trainer, losses)
+    if data.quantities and trainer.precision in ("bf16-true", "16-true"):
+        raise ConfigurationError(
+            f"trainer.precision: {trainer.precision} rounds the labels, and those of this data are measured values: "
+            "errors would be too small or too large by up to a part in 256. Set bf16-mixed, 16-mixed or 32-true"
+        )
+    if any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks) and not network.built:
+        raise ConfigurationError(
+            "StochasticWeightAveraging copies the model before its head is made, and would average the backbone alone: "
+            "take lightning's EMAWeightAveraging, or call model.build(data.spec(), data.example().x) before the fit"
+        )
 
 
 def _check_adabn(trainer: Any, data: DataSpec) -> None:

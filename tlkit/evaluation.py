@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from tlkit.errors import ConfigurationError
 from tlkit.network import Network
-from tlkit.types import Samples, map_tensors
+from tlkit.tasks import Task
+from tlkit.types import DataSpec, Role, Samples, map_tensors
 
-__all__ = ["collect_reference", "estimate_statistics"]
+__all__ = ["calibrate", "collect_reference", "estimate_statistics", "role_of"]
 
 
 def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
@@ -32,6 +35,40 @@ def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
     if trainer.world_size > 1:
         outputs, y = (torch.cat(gather_all_tensors(each)) for each in (outputs, y))
     return outputs, y
+
+
+def role_of(batch: Samples, number: int, spec: DataSpec, loader: int) -> Role:
+    """Return the role of the domain that a loader evaluates.
+
+    Args:
+        batch: A batch of the loader.
+        number: Its number; that the rows are of the domain is checked in the first batch, which waits for the device.
+        spec: The data that the model was built for.
+        loader: The number of the loader.
+
+    Raises:
+        ConfigurationError: If the rows are of another domain: scores would carry its name, and sealed labels could
+            come to decide.
+    """
+    if number == 0 and (domain := int(batch.domain[0])) != loader:
+        names = [spec.domains[each] if each < len(spec.domains) else each for each in (loader, domain)]
+        raise ConfigurationError(
+            f"the loader in the place of domain {names[0]!r} gives rows of {names[1]!r}: evaluate with "
+            "datamodule=data, which has a loader for each of data.eval_domains in this order; to evaluate some of them "
+            "alone, make a data module with these roles"
+        )
+    return spec.role(spec.domains[loader])
+
+
+def calibrate(trainer: Any, task: Task, value: Tensor) -> None:
+    """Let a task take over the value of its calibration, and its averaged copy too, which is what is kept of it.
+
+    The averaged weights are validated, and are out of the module again when validation has ended.
+    """
+    task.calibrate(value)
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            cast(Any, callback._average_model.module).network.task.calibrate(value)
 
 
 def estimate_statistics(trainer: Any, network: Network) -> None:

@@ -15,7 +15,7 @@ from tlkit import __version__
 from tlkit.combinations import check_run
 from tlkit.distributed import gather, mean_over_ranks, same_initial_weights
 from tlkit.errors import ConfigurationError
-from tlkit.evaluation import collect_reference, estimate_statistics
+from tlkit.evaluation import calibrate, collect_reference, estimate_statistics, role_of
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, as_values, by_name
 from tlkit.metrics import DomainMetrics
@@ -111,7 +111,7 @@ class TransferModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Build from the trainer's data module; Lightning calls it before every fit, validation, test and predict."""
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self._trainer, "datamodule", None)
         if not hasattr(data, "spec"):
             raise ConfigurationError("TransferModule takes a DomainDataModule: call trainer.fit(model, datamodule)")
         spec = data.spec()
@@ -177,19 +177,19 @@ class TransferModule(L.LightningModule):
     def validation_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of one domain; one without labels cannot be tested."""
         if batch.y is not None or not self.trainer.testing:
-            batch, outputs = self._outputs(batch, dataloader_idx)
+            batch, outputs = self._outputs(batch, batch_idx, dataloader_idx)
             self._domain_metrics.update(dataloader_idx, outputs, batch.y, self.trainer.testing)
 
     test_step = validation_step
 
     def predict_step(self, batch: Samples, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return index, domain and the task's predictions of a batch."""
-        batch, outputs = self._outputs(batch, dataloader_idx)
+        batch, outputs = self._outputs(batch, batch_idx, dataloader_idx)
         return {"index": batch.index, "domain": batch.domain, **self.network.task.predict(outputs)}
 
-    def _outputs(self, batch: Samples, domain: int) -> tuple[Samples, Tensor]:
-        spec = cast(DataSpec, self.data_spec)
-        _, outputs = self.network(batch.x, spec.role(spec.domains[domain]))
+    def _outputs(self, batch: Samples, number: int, loader: int) -> tuple[Samples, Tensor]:
+        role = role_of(batch, number, cast(DataSpec, self.data_spec), loader)
+        _, outputs = self.network(batch.x, role)
         real = batch.index >= 0
         if self.trainer.world_size > 1 and not bool(real.all()):  # rows that pad the last batch of a rank
             y = None if batch.y is None else batch.y[real]
@@ -209,7 +209,7 @@ class TransferModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log what validation found; see :class:`tlkit.metrics.DomainMetrics` for the names."""
         if (calibration := self._domain_metrics.calibration()) is not None:
-            self.network.task.calibrate(calibration)
+            calibrate(self.trainer, self.network.task, calibration)
         self.log_dict(self._domain_metrics.validation_values(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:

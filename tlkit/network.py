@@ -58,7 +58,7 @@ class Network(nn.Module):
         self.bottleneck = nn.Identity()
         self.task = task
         self.batch_norm = batch_norm
-        self._built = False
+        self.built = False
 
     @property
     def num_outputs(self) -> int:
@@ -81,7 +81,7 @@ class Network(nn.Module):
             BackboneError: If the backbone breaks its contract.
             ConfigurationError: If ``batch_norm`` keeps layers for each domain and there is no batch normalisation.
         """
-        if self._built:
+        if self.built:
             return
         self.num_features = check_backbone(self.backbone, example)
         width = getattr(self.backbone, "bottleneck_features", None)
@@ -95,7 +95,7 @@ class Network(nn.Module):
                 f"batch_norm: {self.batch_norm} needs a network with batch normalisation, and "
                 f"{type(self.backbone).__name__} has none: use joint or separate"
             )
-        self._built = True
+        self.built = True
 
     @property
     def by_domain(self) -> bool:

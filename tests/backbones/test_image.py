@@ -44,6 +44,18 @@ def test_normalises_with_the_models_own_mean_and_deviation():
     assert TimmBackbone("resnet18").mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_a_layout_that_onednn_breaks_is_not_taken(name):
+    """In channels-last the gradient of their first 1x1 convolution is written past its memory."""
+    backbone = TimmBackbone(name).train()
+    assert all(p.is_contiguous() for p in backbone.parameters())
+    backbone(torch.rand(2, 3, 32, 32)).square().mean().backward()
+    stem = next(p for p in backbone.parameters() if p.shape[1:] == (3, 1, 1))
+    assert stem.grad.isfinite().all()
+    plain = TimmBackbone("test_resnet")
+    assert next(p for p in plain.parameters() if p.dim() == 4).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_bytes_are_images_too():
     backbone = TimmBackbone("test_resnet").eval()
     x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)

@@ -101,8 +101,23 @@ def test_other_encoders_have_no_unused_parameters_either(tmp_path):
 def test_models_that_are_no_text_encoders(tmp_path):
     transformers.ViTConfig(hidden_size=16).save_pretrained(tmp_path)
     assert "takes pixel_values, not text: use TimmBackbone" in fails(str(tmp_path), pretrained=False)
-    transformers.T5Config(d_model=16).save_pretrained(tmp_path)
-    assert "is no text encoder (T5Config)" in fails(str(tmp_path), pretrained=False)
+    transformers.BartConfig(d_model=16).save_pretrained(tmp_path)
+    assert "is no text encoder (BartConfig)" in fails(str(tmp_path), pretrained=False)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_of_a_model_that_writes_too_the_encoder_is_taken(tmp_path, whole):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    config = transformers.T5Config(vocab_size=50, decoder_start_token_id=0, **sizes)
+    saved = (transformers.T5Model if whole else transformers.T5EncoderModel)(config)
+    saved.save_pretrained(tmp_path)
+    backbone = TransformersBackbone(str(tmp_path)).eval()
+    x = {key: value for key, value in tokens().items() if key != "token_type_ids"}
+    torch.testing.assert_close(backbone.model.shared.weight, saved.shared.weight)
+    features = backbone(x)
+    assert features.shape == (3, backbone.num_features) == (3, 16)
+    features.square().sum().backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
 def test_weights_that_do_not_fit_the_configuration(saved):

@@ -40,6 +40,19 @@ def fit(steps, *callbacks, ckpt_path=None, losses=()):
     return module, trainer
 
 
+class Failing(L.Callback):
+    def on_train_batch_end(self, *_):
+        raise RuntimeError("failed")
+
+
+def test_a_backbone_is_itself_again_after_an_error():
+    module = TransferModule(MLP(), Classification())
+    trainer = L.Trainer(callbacks=[CompileBackbone(backend="aot_eager"), Failing()], **{**QUIET, "max_steps": 2})
+    with pytest.raises(RuntimeError, match="failed"):
+        trainer.fit(module, ShiftedBlobs(["still"]))
+    assert module.network.backbone._compiled_call_impl is None
+
+
 def test_a_compiled_backbone_learns_the_same_under_the_same_names_and_is_itself_again(tmp_path):
     plain, _ = fit(6)
     watch = Compiled()

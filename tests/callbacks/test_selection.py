@@ -159,6 +159,7 @@ def test_the_direction_of_an_unknown_score_is_asked_for():
     assert ModelSelection("val/mnist/my_score", mode="min").mode == "min"
     assert ModelSelection("val/mnist/loss").mode == "min"
     assert ModelSelection("val/mnist/accuracy").mode == "max"
+    assert ModelSelection("oracle/sketch/map_at_100").mode == ModelSelection("val/a/precision_radius_2").mode == "max"
 
 
 @pytest.mark.parametrize("every", [0, -1])

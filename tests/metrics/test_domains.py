@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tlkit.metrics import DomainMetrics
-from tlkit.tasks import Classification
+from tlkit.tasks import Classification, Diagnosis
 from tlkit.types import DataSpec
 
 SPEC = DataSpec(("a", "b", "c", "extra"), ("a", "b"), ("c",), classes=("x", "y"))
@@ -39,6 +39,18 @@ def test_selection_scores_do_not_move_with_target_labels(metrics):
         values = metrics.validation_values()
         scores.append({name: value.item() for name, value in values.items() if not name.startswith("oracle/")})
     assert scores[0] == scores[1]
+
+
+def test_a_domain_without_the_score_has_no_say_in_the_choice():
+    spec = DataSpec(("a", "b"), ("a", "b"), (), classes=("well", "ill"), class_counts=(2, 2))
+    task = Diagnosis(positive=["ill"])
+    task.build(3, spec)
+    metrics = DomainMetrics(spec, task)
+    metrics.update(0, RIGHT, Y)
+    metrics.update(1, RIGHT, torch.tensor([0, 0]))  # none is ill
+    values = metrics.validation_values()
+    assert values["val/b/auroc"].isnan()
+    assert values["selection/source_auroc"] == values["val/a/auroc"] == 1
 
 
 def test_unlabelled_and_empty_batches(metrics):

@@ -1,9 +1,14 @@
+import copy
+import pickle
+
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
+from tlkit.callbacks import ModelSelection
 from tlkit.errors import ConfigurationError
 from tlkit.metrics.diagnosis import log_odds
 from tlkit.tasks import Classification, Diagnosis
@@ -52,6 +57,34 @@ def test_the_threshold_is_calibrated_saved_and_decides():
     predicted = task.predict(outputs)
     probability = outputs.softmax(1)[:, :2].sum(1)
     torch.testing.assert_close(predicted["finding_probability"], probability)
+
+
+def test_a_copy_has_a_threshold_of_its_own_and_a_task_can_be_pickled():
+    task = built(positive=["cnv"])
+    task.kept = task.metrics()
+    other = copy.deepcopy(task)
+    other.calibrate(torch.tensor(9.0))
+    assert other.kept["diagnosis"].threshold() == 9
+    assert task.kept["diagnosis"].threshold() == 0
+    assert pickle.loads(pickle.dumps(other)).kept["diagnosis"].threshold() == 9
+
+
+@pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
+def test_averaged_weights_keep_the_threshold_that_was_chosen_with_them(tmp_path):
+    """They are validated, and out of the module again by the time the threshold is written."""
+    torch.manual_seed(0)
+    data = ShiftedBlobs(["still"])
+    positive = [data.classes[-1]]
+    model = TransferModule(MLP(), Diagnosis(positive))
+    average = EMAWeightAveraging(decay=0.9)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[average, ModelSelection(dirpath=tmp_path)],
+    )  # fmt: skip
+    trainer.fit(model, data)
+    chosen = trainer.callback_metrics["val/still/threshold"]
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["network.task.threshold"]
+    torch.testing.assert_close(kept.sigmoid(), chosen)
 
 
 def test_sensitivity_follows_the_threshold_and_accuracy_does_not():

@@ -86,8 +86,8 @@ class TimmBackbone(nn.Module):
             self.model = _create_with(state, pretrained, name, arguments)
         else:
             self.model = _create(name, pretrained, arguments)
-        # Convolutions on a CPU take two thirds of the time in this layout; tensor cores want it too.
-        self.model.to(memory_format=torch.channels_last)
+        self._layout = _layout(self.model)
+        self.model.to(memory_format=self._layout)
         # num_features is the width before a model's last hidden layer, where it has one (mobilenetv3: 576, not 1024).
         self.num_features = cast(int, getattr(self.model, "head_hidden_size", None) or self.model.num_features)
         mean, std = _normalisation(self.model, in_chans)
@@ -104,7 +104,7 @@ class TimmBackbone(nn.Module):
             )
         if x.dtype == torch.uint8:
             x = x.to(self.mean.dtype) / 255
-        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((x - self.mean) / self.std).contiguous(memory_format=self._layout)
         features: Tensor = self.model(x)
         return features
 
@@ -118,6 +118,21 @@ class TimmBackbone(nn.Module):
         parameters = dict(self.model.named_parameters())
         groups = group_parameters(self.model, matcher(coarse=False)).values()
         return [(f"layer{n}", [parameters[name] for name in names]) for n, names in enumerate(groups)]
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    """Return the layout of images in memory that a model computes in.
+
+    Convolutions on a CPU take two thirds of the time in channels-last, and tensor cores want it too. But oneDNN writes
+    past its memory there in the weight gradient of a 1x1 convolution with a stride and few input channels
+    (uxlfoundation/oneDNN#6035), which RepVGG, MobileOne and FastViT begin with: the process dies, or is wrong.
+    """
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or layer.in_channels >= 16:
+            continue
+        if layer.kernel_size == (1, 1) and max(layer.stride) > 1:
+            return torch.contiguous_format
+    return torch.channels_last
 
 
 def _check_name(name: str) -> None:

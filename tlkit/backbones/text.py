@@ -123,7 +123,7 @@ class TransformersBackbone(nn.Module):
 
 def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     try:
-        from transformers import MODEL_MAPPING, AutoConfig
+        from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING, AutoConfig
     except ImportError as error:
         raise BackboneError(
             'TransformersBackbone needs transformers, which is not installed: pip install "tlkit[text]"'
@@ -132,9 +132,11 @@ def _load(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     if unused:
         raise BackboneError(f"model_args: {type(config).__name__} of {name!r} has no {', '.join(sorted(unused))}")
     kind = type(config)
-    if kind not in MODEL_MAPPING or config.is_encoder_decoder:
+    # The encoder alone of those that have a decoder too, such as T5.
+    mapping: Any = MODEL_FOR_TEXT_ENCODING_MAPPING if kind in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
+    if kind not in mapping or (config.is_encoder_decoder and mapping is MODEL_MAPPING):
         raise BackboneError(f"{name!r} is no text encoder ({kind.__name__}): give an encoder such as BERT or RoBERTa")
-    model_class: Any = MODEL_MAPPING[kind]
+    model_class: Any = mapping[kind]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
     if model_class.main_input_name != "input_ids":
         raise BackboneError(

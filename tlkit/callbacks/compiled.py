@@ -59,6 +59,10 @@ class CompileBackbone(L.Callback):
         """Go back to the module as it was: a single test would wait for the compiler longer than it takes."""
         self._backbone(pl_module)._compiled_call_impl = None
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Go back to the module as it was after an error or a Ctrl-C too."""
+        self.on_fit_end(trainer, pl_module)
+
     @staticmethod
     def _backbone(module: Any) -> nn.Module:
         backbone: nn.Module = module.network.backbone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -23,7 +24,10 @@ __all__ = ["ModelSelection", "validation_follows"]
 
 USES_TARGET_LABELS = "oracle/"  # the prefix of scores that were computed with sealed labels
 
-HIGHER_IS_BETTER = ("accuracy", "auroc", "macro_f1", "map", "mutual_information", "r2", "sensitivity", "specificity")
+HIGHER_IS_BETTER = (
+    *("accuracy", "auroc", "macro_f1", "map", "mutual_information", "precision_radius_2", "r2"),
+    *("sensitivity", "specificity"),
+)
 _ERRORS = ("error", "error_mean", "error_median", "error_p75", "error_p95")
 LOWER_IS_BETTER = ("loss", *_ERRORS, "mae", "mse", "rmse", "distance")
 _REST_SECONDS = 60.0  # from one checkpoint to that of the end of an epoch
@@ -291,7 +295,8 @@ def _automatic(adapts: bool, task: Any) -> tuple[str, Literal["max", "min"]]:
 def _direction(monitor: str) -> str:
     """Return whether a score is best at its largest or smallest, by the end of its name."""
     for mode, names in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
-        if any(f"_{monitor.rsplit('/', 1)[-1]}".endswith(f"_{name}") for name in names):
+        score = re.sub(r"_at_\d+$", "", monitor.rsplit("/", 1)[-1])  # map_at_100 is a map
+        if any(f"_{score}".endswith(f"_{name}") for name in names):
             return mode
     raise ConfigurationError(
         f"ModelSelection(monitor={monitor!r}): mode='auto' knows the direction of "

@@ -112,7 +112,8 @@ class DomainMetrics(nn.Module):
                 chosen = label_free
             for name, value in chosen.items():
                 selection.setdefault(name, []).append(value)
-        return values | {f"selection/{name}": torch.stack(each).mean() for name, each in selection.items()}
+        # A domain whose validation rows leave a metric undefined (no row with the finding) has no say in the mean.
+        return values | {f"selection/{name}": torch.stack(each).nanmean() for name, each in selection.items()}
 
     def _finish(self, domain: int, kind: _Kind) -> dict[str, Tensor]:
         metrics = cast(MetricCollection, getattr(self, kind)[domain])

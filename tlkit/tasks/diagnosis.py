@@ -80,8 +80,12 @@ class Diagnosis(Classification):
     def metrics(self) -> MetricCollection:
         """Return the metrics of a classification and those of the finding."""
         metrics = super().metrics()
-        metrics.add_metrics({"diagnosis": DiagnosisScores(self._findings, lambda: self.threshold)})
+        metrics.add_metrics({"diagnosis": DiagnosisScores(self._findings, self._decided)})
         return metrics
+
+    def _decided(self) -> Tensor:
+        """Return the threshold as it is now; unlike a lambda, a copy of the task has its own."""
+        return self.threshold
 
     def batch_metrics(self) -> MetricCollection:
         """Return the metrics of a classification: a batch has too few rows for a curve."""
@@ -90,7 +94,7 @@ class Diagnosis(Classification):
     def test_metrics(self) -> MetricCollection:
         """Return those of a classification and the intervals."""
         metrics = super().test_metrics()
-        metrics.add_metrics({"intervals": DiagnosisIntervals(self._findings, lambda: self.threshold)})
+        metrics.add_metrics({"intervals": DiagnosisIntervals(self._findings, self._decided)})
         return metrics
 
     def calibration_metric(self) -> Metric:

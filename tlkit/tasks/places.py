@@ -107,7 +107,11 @@ class PlaceRegression(Task):
 
     def metrics(self) -> MetricCollection:
         """Return ``error_mean``, ``error_median``, ``error_p75`` and ``error_p95``."""
-        return MetricCollection({"error": _PlaceError(lambda: self.points)})
+        return MetricCollection({"error": _PlaceError(self._places)})
+
+    def _places(self) -> Tensor:
+        """Return the points as they are now; unlike a lambda, a copy of the task has its own."""
+        return self.points
 
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return a column a quantity, ``(B,)`` each, under its name."""
