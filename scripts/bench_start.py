@@ -108,7 +108,7 @@ def parts(kind: str, out: Path) -> None:
         clock.wrap(shell.TransferCLI, "instantiate_classes", "building the parts")
         clock.wrap(shell.TransferCLI, "make_trainer", "trainer")
         clock.wrap(training, "write_config", "config.yaml with every default")
-        clock.wrap(training, "_config", "config.yaml with every default")
+        clock.wrap(shell.TransferCLI, "_plain", "config.yaml with every default")
         start = partial(main, fit(str(out.parent / "runs")))
     clock.wrap(Trainer, "fit", "start of training, first step")
     clock.wrap(DomainDataModule, "setup", "reading the data")
