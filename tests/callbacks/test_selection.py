@@ -114,6 +114,21 @@ def test_which_score_wins(tmp_path, scores, mode, best):
     json.dumps(selection.selection, allow_nan=False)
 
 
+def test_a_score_that_is_no_number_is_told_once(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run(tmp_path, Scripted([float("nan"), 0.25, float("nan")]))
+    assert caplog.text.count(f"{SCORE} is nan at step 2: a checkpoint with any number is better") == 1
+    assert caplog.text.count(f"{SCORE} is nan") == 1
+
+
+def test_a_named_score_is_watched_again_after_a_fit_without_validation(tmp_path):
+    selection = ModelSelection(SCORE)
+    run(tmp_path, Scripted([0.5]), selection, steps=2, validate=False)
+    assert selection.selection["monitor"] is None
+    run(tmp_path, Scripted([0.5, 0.75]), selection)
+    assert selection.selection["monitor"] == SCORE
+
+
 def test_auto_follows_what_the_run_does(tmp_path):
     adapts = Scripted([0.5], key="selection/mutual_information", uses_target=True)
     assert run(tmp_path, adapts)[0].selection["monitor"] == "selection/mutual_information"

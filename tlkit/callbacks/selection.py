@@ -86,8 +86,9 @@ class ModelSelection(ModelCheckpoint):
         self._owes_last = False  # a validation came while gradients waited for a step
         self._saved_at = -math.inf
         self._began = "in this run"
-        self._monitors_automatically = monitor == "auto"
-        self._watch(None if monitor == "auto" else monitor)
+        self._told_not_finite = False
+        self._asked = None if monitor == "auto" else monitor
+        self._watch(self._asked)
 
     @property
     def selection(self) -> dict[str, Any]:
@@ -118,7 +119,9 @@ class ModelSelection(ModelCheckpoint):
         default = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
         self.dirpath = trainer.strategy.broadcast(os.path.abspath(self.dirpath or default))
         write_directly(trainer)
-        if stage == "fit" and self._monitors_automatically:
+        if stage == "fit" and self._asked is not None:
+            self._watch(self._asked)  # again: a fit without validation has let go of it
+        elif stage == "fit":
             targets = getattr(getattr(trainer, "datamodule", None), "targets", True)
             adapts = bool(targets and getattr(pl_module, "uses_target", False))
             self._watch(*_automatic(adapts, getattr(getattr(pl_module, "network", None), "task", None)))
@@ -160,6 +163,9 @@ class ModelSelection(ModelCheckpoint):
             )
         # Rank 0 decides for all: a score that was not reduced differs by rank.
         score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
+        if not math.isfinite(score) and not self._told_not_finite:
+            self._told_not_finite = True
+            say(f"{self.monitor} is {score} at step {trainer.global_step}: a checkpoint with any number is better")
         best = self.best_model_score
         better = best is None or self._rank(score) >= self._rank(float(best))
         if better:
