@@ -229,7 +229,7 @@ class TransferModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step; the last may be followed by no validation that would estimate the target's statistics."""
         super().optimizer_step(*args, **kwargs)
-        if self.global_step + 1 >= self.trainer.estimated_stepping_batches:
+        if self.network.batch_norm == "adabn" and self.global_step + 1 >= self.trainer.estimated_stepping_batches:
             estimate_statistics(self.trainer, self.network)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

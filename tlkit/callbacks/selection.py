@@ -300,8 +300,8 @@ def _automatic(adapts: bool, task: Any) -> tuple[str, Literal["max", "min"]]:
 
 def _direction(monitor: str) -> str:
     """Return whether a score is best at its largest or smallest, by the end of its name."""
+    score = re.sub(r"_at_\d+$", "", monitor.rsplit("/", 1)[-1])  # map_at_100 is a map
     for mode, names in (("max", HIGHER_IS_BETTER), ("min", LOWER_IS_BETTER)):
-        score = re.sub(r"_at_\d+$", "", monitor.rsplit("/", 1)[-1])  # map_at_100 is a map
         if any(f"_{score}".endswith(f"_{name}") for name in names):
             return mode
     raise ConfigurationError(

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,7 @@ def _named(names: Sequence[str] | None, rows: Rows) -> list[Any]:
     return rows.tolist() if names is None else [names[row] for row in rows]
 
 
-def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
+def check_splits(run: Path, data: DomainDataModule, *splits: Split) -> None:
     """Refuse to score a model on rows that its run learned from, and did not score it on itself.
 
     That is what another ``hold_out`` than the run's, or other columns to group rows by, would come to.
@@ -155,7 +156,7 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
     Args:
         run: The run folder; without a ``splits.json`` there is nothing to compare with.
         data: The data to score it on, read.
-        split: ``"val"`` or ``"test"``.
+        *splits: ``"val"`` or ``"test"``, or both.
 
     Raises:
         DataError: With the domain, and how many of its rows they are; or if ``splits.json`` is damaged.
@@ -164,9 +165,9 @@ def check_splits(run: Path, data: DomainDataModule, split: Split) -> None:
     if not file.is_file():
         return
     content = _read_splits(file)
-    learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
-    use = "test" if split == "test" else "validate"
-    for domain in data.eval_domains:
+    for split, domain in product(splits, data.eval_domains):
+        learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
+        use = "test" if split == "test" else "validate"
         then, rows = content.get(domain, {}), _rows(data, domain).get(split)
         now = [] if rows is None else _named(data.row_names(domain), rows)
         known = {row for each in learned for row in then.get(each, ())} - set(then.get(split, ()))

@@ -216,8 +216,7 @@ class _Splits(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self.resumed:
-            check_splits(self.run, trainer.datamodule, "val")  # type: ignore[attr-defined]
-            check_splits(self.run, trainer.datamodule, "test")  # type: ignore[attr-defined]
+            check_splits(self.run, trainer.datamodule, "val", "test")  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -56,10 +56,9 @@ def unpack(archive: Path, folder: Path, marker: str = "", replace: bool = True) 
     except (
         OSError,
         EOFError,
-        RuntimeError,
+        RuntimeError,  # zipfile's, for a member with a password or of a compression that it does not know
         MemoryError,
         OverflowError,
-        NotImplementedError,  # of zipfile, for a compression that it does not know
         UnicodeDecodeError,
         zipfile.BadZipFile,
         tarfile.TarError,

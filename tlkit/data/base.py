@@ -195,8 +195,8 @@ class DomainDataModule(L.LightningDataModule):
         self._labels[domain] = labels
         shared = self.shared_groups and groups is not None
         scored, budget = domain not in self._unlabelled, self.budgets.get(domain)
-        roles = self.trained or self
-        source, learns = domain in roles.sources, domain in (*roles.sources, *roles.targets)
+        trained = self.trained or self
+        source, learns = domain in trained.sources, domain in (*trained.sources, *trained.targets)
         late = self.trained is not None and domain not in self.trained.domains
         self._divisions[domain] = Division(
             domain, self.hold_out, labels, groups, test, among, val, scored, source, budget, shared, learns, late

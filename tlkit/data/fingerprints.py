@@ -272,17 +272,18 @@ class FingerprintDomains(ScanDomains):
                 f"strength: they lie above {self.weakest:g} dBm (weakest) and at most at 0, or are {what} where the "
                 f"access point was not heard ({int(bad.sum())} cells are like this)"
             )
-        if marker != 0 and (share := float((values == 0).mean())) > 0.05:
+        self._look_for_another_marker(values, heard)
+        return np.where(heard, values, np.nan).astype(np.float32)
+
+    def _look_for_another_marker(self, values: NDArray[np.float64], heard: NDArray[np.bool_]) -> None:
+        """Refuse a table with many zeros, or one without missing cells in which the weakest value fills most."""
+        if self.table.missing != 0 and (share := float((values == 0).mean())) > 0.05:
             raise DataError(
                 f"{self.path}: {share:.0%} of the cells are 0 dBm, far more than any receiver measures. This is a "
                 "guess: 0 may be the mark of an access point that was not heard; set table.missing to 0"
             )
-        if marker is not None and heard.all():
-            self._look_for_another_marker(values)
-        return np.where(heard, values, np.nan).astype(np.float32)
-
-    def _look_for_another_marker(self, values: NDArray[np.float64]) -> None:
-        """Refuse a table without missing cells in which the weakest value fills most of them."""
+        if self.table.missing is None or not heard.all():
+            return
         weakest = values.min()
         share = float((values == weakest).mean())
         if share > 0.5 and weakest < values.max():

@@ -32,6 +32,7 @@ __all__ = [
     "check_image",
     "check_image_size",
     "decode",
+    "is_image",
     "looks_whole",
     "shrunk",
 ]
@@ -196,6 +197,11 @@ def check_image_size(size: int) -> int:
     if size < 8:
         raise DataError(f"image_size must be at least 8 pixels, got {size}")
     return size
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file has the ending of an image that can be read."""
+    return path.suffix.lower() in EXTENSIONS
 
 
 def shrunk(image: Image.Image, short: int) -> NDArray[np.uint8]:

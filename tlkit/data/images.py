@@ -11,7 +11,7 @@ from typing import Any
 
 from tlkit.data.augment import Augment
 from tlkit.data.folders import find_folder
-from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
+from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing, is_image
 from tlkit.errors import DataError, unknown
 from tlkit.notes import say
 
@@ -89,13 +89,13 @@ class ImageFolderDomains(ImageDomains):
         folder = self.domain_folder(domain)
         beside = _files(folder, deep=False) if folder.is_dir() else []
         inside = [(name, path) for name in _folders(folder) for path in _files(folder / name)]
-        others = [path for path in (*beside, *(path for _, path in inside)) if path.suffix.lower() not in EXTENSIONS]
+        others = [path for path in (*beside, *(path for _, path in inside)) if not is_image(path)]
         if others:
             say(
                 f"domain {domain!r}: {len(others)} files are passed over, they have no image's ending: {others[0]}, ..."
             )
-        found = [(name, path) for name, path in inside if path.suffix.lower() in EXTENSIONS]
-        loose = [path for path in beside if path.suffix.lower() in EXTENSIONS]
+        found = [(name, path) for name, path in inside if is_image(path)]
+        loose = [path for path in beside if is_image(path)]
         if found and loose:
             raise DataError(
                 f"{loose[0]} has no label, it lies in no class folder ({len(loose)} of the {len(loose) + len(found)} "

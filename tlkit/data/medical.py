@@ -20,7 +20,7 @@ from tlkit.data.base import DomainDataModule
 from tlkit.data.compressed import check_zip
 from tlkit.data.fetch import Published, fetch, published_folder
 from tlkit.data.folders import data_folder, find_folder
-from tlkit.data.image_files import EXTENSIONS, ImageDomains, Listing
+from tlkit.data.image_files import ImageDomains, Listing, is_image
 from tlkit.errors import DataError, brief
 from tlkit.types import Split
 
@@ -64,7 +64,7 @@ class _Kermany(ImageDomains):
         for part in ("train", "val", "test"):  # "val" is in a copy of the X-rays that holds 16 images out
             for name in self.class_names:
                 for path in sorted((self.folder / part / name).glob("[!.]*")):
-                    if path.suffix.lower() in EXTENSIONS:
+                    if is_image(path):
                         found.append((path, part, self._patient(path)))
         tested = {patient for _, part, patient in found if part == "test"}
         return [image for image in found if image[1] == "test" or image[2] not in tested]

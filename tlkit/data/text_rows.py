@@ -126,6 +126,7 @@ class TextModule(DomainDataModule):
         self.group_by_length, self.protocol = group_by_length, protocol
         self._texts: dict[str, Texts] = {}
         self._normal_keys: dict[str, list[str]] = {}
+        self._numbers: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._rows: dict[str, TokenRows | TensorRows] = {}
 
     def read(self, domain: str) -> Texts:
@@ -231,10 +232,13 @@ class TextModule(DomainDataModule):
 
     def _numbered(self, domain: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the labels of a domain as numbers, and its keys."""
-        keys = self._keys(domain)
-        # Not by numpy, whose arrays of text give every text the room of the longest.
-        number = {key: place for place, key in enumerate(sorted(set(keys)))}
-        return label_numbers(self.texts(domain).labels, self.classes), np.array([number[key] for key in keys])
+        if domain not in self._numbers:
+            keys = self._keys(domain)
+            # Not by numpy, whose arrays of text give every text the room of the longest.
+            number = {key: place for place, key in enumerate(sorted(set(keys)))}
+            labels = label_numbers(self.texts(domain).labels, self.classes)
+            self._numbers[domain] = labels, np.array([number[key] for key in keys])
+        return self._numbers[domain]
 
     def _held_out(self, domain: str) -> Rows:
         """Return the test rows of a domain, which do not follow from its role."""
@@ -251,17 +255,16 @@ class TextModule(DomainDataModule):
 
     def _elsewhere(self, domain: str) -> NDArray[np.bool_]:
         """Return which texts of a domain with labels are also tested on in another, or in an earlier source."""
-        roles, keys = self.trained or self, self._keys(domain)
-        known = (*roles.sources, *roles.targets, *(self.also_test if self.trained is None else self.trained.domains))
+        sources, keys = (self.trained or self).sources, self._keys(domain)
+        run = self.trained.domains if self.trained else self.eval_domains
         others: dict[str, set[str]] = {}
-        if domain in roles.sources or domain in self.budgets:
-            others = {other: set(self._keys(other)) for other in known if other not in (domain, *roles.sources)}
-        if domain in roles.sources:
-            place = roles.sources.index(domain)
-            others |= {other: set(self._keys(other)) for other in roles.sources[:place]}
-            for other in roles.sources[
-                place + 1 :
-            ]:  # which gives up what both train on; what it tests on stays its own
+        if domain in sources or domain in self.budgets:
+            others = {other: set(self._keys(other)) for other in run if other not in (domain, *sources)}
+        if domain in sources:
+            place = sources.index(domain)
+            others |= {other: set(self._keys(other)) for other in sources[:place]}
+            # A later source gives up what both train on; what it tests on stays its own.
+            for other in sources[place + 1 :]:
                 others[other] = {self._keys(other)[row] for row in self._held_out(other)}
         found = np.zeros(len(keys), bool)
         for other, there in others.items():
