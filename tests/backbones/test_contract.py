@@ -129,6 +129,13 @@ def test_leaves_no_trace_when_the_backbone_draws_or_fails():
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def test_layers_made_after_lazy_ones_begin_with_other_numbers():
+    torch.manual_seed(0)
+    first = nn.LazyLinear(4)
+    check_backbone(Mine(first, 4), torch.rand(2, 10))
+    assert not torch.allclose(nn.Linear(10, 4).weight, first.weight)
+
+
 def test_an_overridden_train_is_not_called():
     class Adapter(nn.Flatten):
         num_features = 192

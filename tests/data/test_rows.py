@@ -5,7 +5,7 @@ import timeit
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from tests.data.sets import Noisy, side, tensors
 from tlkit.data.rows import DomainRows, Draw, SideRows, TensorRows, mix, row_draws
@@ -211,10 +211,15 @@ def test_seeds_of_neighbouring_keys_are_unrelated():
 
 
 def test_a_batch_of_tensors_takes_no_time():
-    rows = SideRows([DomainRows("a", 0, "train", TensorDataset(torch.rand(2000, 9, 128), torch.zeros(2000).long()), 2)])
+    table = TensorDataset(torch.rand(2000, 9, 128), torch.zeros(2000).long())
+    rows = SideRows([DomainRows("a", 0, "train", table, 2)])
     wanted = Draw(torch.randperm(2000)[:64].tolist(), (0, 0))
-    best = min(timeit.repeat(lambda: rows.__getitems__(wanted), number=50, repeat=5)) / 50
-    assert best < 0.2e-3
+
+    def best(fetch):
+        return min(timeit.repeat(fetch, number=50, repeat=5))
+
+    one_by_one = best(lambda: default_collate([table[row] for row in wanted]))
+    assert best(lambda: rows.__getitems__(wanted)) < 0.4 * one_by_one  # a seventh of it on a quiet machine
 
 
 def test_tokens_of_several_domains_are_padded_to_one_length():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ def check_backbone(backbone: Any, x: Any | None = None) -> int:
     """Check that a backbone maps ``x`` to ``(B, num_features)`` and return ``num_features``.
 
     The check is one forward pass in evaluation mode without gradients. It leaves no trace: training flags, batch-norm
-    statistics and random number generators are as before.
+    statistics and random number generators are as before. Only lazy layers get their parameters in it, and then the
+    generator goes on, so that a layer made afterwards does not begin with the same numbers.
 
     Args:
         backbone: The module to check.
@@ -154,8 +155,9 @@ def _parameter(backbone: nn.Module) -> nn.Parameter | None:
 def _undisturbed(backbone: nn.Module) -> Iterator[None]:
     flags = [(module, module.training) for module in backbone.modules()]
     devices = sorted({p.device.index for p in backbone.parameters() if p.device.type == "cuda"})
+    lazy = any(map(nn.parameter.is_lazy, backbone.parameters()))
     # no_grad and not inference_mode: what a backbone caches in its first call must still work in training.
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with nullcontext() if lazy else torch.random.fork_rng(devices), torch.no_grad():
         try:
             for module, _ in flags:
                 # The flag itself and not eval(): an overridden train() may do more, such as merging adapters.
