@@ -16,7 +16,7 @@ FLOORS = {
     "backbones": 1, "batchnorm": 1, "finetuning": 1, "losses": 1, "metrics": 1, "tasks": 1,
     "combinations": 2, "data": 2, "distributed": 2, "evaluation": 2, "network": 2, "random_state": 2, "sharding": 2,
     "module": 3,
-    "callbacks": 4, "report": 4,
+    "callbacks": 4, "report": 4, "start": 4,
     "cli": 5,
 }  # fmt: skip
 WITH_EXAMPLES = ("backbones", "finetuning", "functional", "losses", "metrics", "schedules", "tasks")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tlkit.cli.rebuild import load as load
     from tlkit.module import TransferModule as TransferModule
+    from tlkit.start import start_from as start_from
 
 __version__ = "0.1.0"
-__all__ = ["TransferModule", "__version__", "load"]
+__all__ = ["TransferModule", "__version__", "load", "start_from"]
 
-_HOME = {"TransferModule": "tlkit.module", "load": "tlkit.cli.rebuild"}
+_HOME = {"TransferModule": "tlkit.module", "load": "tlkit.cli.rebuild", "start_from": "tlkit.start"}
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,15 @@ class DomainBatchNorm(nn.Module):
                 count += cls.replace(child, share_affine)
         return count
 
+    @classmethod
+    def restore(cls, module: nn.Module) -> None:
+        """Put the targets' layer in the place of every ``DomainBatchNorm`` below ``module``."""
+        for name, child in list(module.named_children()):
+            if isinstance(child, cls):
+                setattr(module, name, child.target)
+            else:
+                cls.restore(child)
+
 
 class _SumOverRanks(torch.autograd.Function):
     """The sum over ranks; every rank's loss depends on every rank's rows through it, so gradients are summed too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from tlkit.backbones.contract import check_backbone
 from tlkit.batchnorm import DomainBatchNorm, reestimate
 from tlkit.errors import CheckpointError, ConfigurationError
+from tlkit.notes import say
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, DomainBatch, Encoded, Role, Samples
 
-__all__ = ["BatchNormMode", "Network", "check_checkpoint", "check_weights"]
+__all__ = ["BatchNormMode", "Network", "check_checkpoint", "check_weights", "weights_that_differ"]
 
 BatchNormMode = Literal["joint", "separate", "domain_specific", "adabn"]
 
@@ -59,6 +61,8 @@ class Network(nn.Module):
         self.task = task
         self.batch_norm = batch_norm
         self.built = False
+        # What the model that training starts from was trained on, and its bottleneck and head; see tlkit.start.
+        self.start: tuple[DataSpec, dict[str, Tensor]] | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -90,12 +94,30 @@ class Network(nn.Module):
             self.bottleneck = nn.Sequential(layer, nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5))
             self.num_features = width
         self.task.build(self.num_features, data)
+        self._start_head(data)
         if self.by_domain and not DomainBatchNorm.replace(self, share_affine=self.batch_norm == "adabn"):
             raise ConfigurationError(
                 f"batch_norm: {self.batch_norm} needs a network with batch normalisation, and "
                 f"{type(self.backbone).__name__} has none: use joint or separate"
             )
         self.built = True
+
+    def _start_head(self, data: DataSpec) -> None:
+        """Take over the bottleneck and the head that training starts from, if the labels mean the same."""
+        if self.start is None:
+            return
+        old, weights = self.start
+        self.start = None
+        if difference := old.difference(replace(data, classes=old.classes, quantities=old.quantities)):
+            raise ConfigurationError(f"start_from: the model to start from {difference}")
+        head = nn.ModuleDict({"bottleneck": self.bottleneck, "task": self.task})
+        why = old.difference(data)
+        if why is None and weights_that_differ(weights, head.state_dict()):
+            why = "has other layers there"
+        if why is None:
+            head.load_state_dict(weights)
+        else:
+            say(f"training starts from the backbone alone and the head begins anew: the model to start from {why}")
 
     @property
     def by_domain(self) -> bool:
@@ -157,24 +179,34 @@ def check_checkpoint(checkpoint: Mapping[str, Any], data: DataSpec | None, weigh
     check_weights(checkpoint["state_dict"], weights)
 
 
-def check_weights(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
+def check_weights(
+    old: Mapping[str, Tensor],
+    new: Mapping[str, Tensor],
+    problem: str = "the checkpoint is of another model",
+    advice: str = "use the config.yaml of the run that wrote it",
+) -> None:
     """Refuse the weights of another model, in words.
 
     Args:
         old: The weights of a checkpoint.
         new: Those of the model that they are meant for.
+        problem: What the error begins with.
+        advice: What it ends with.
 
     Raises:
         CheckpointError: If a name or a shape differs.
     """
-    differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
-    differ += [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
-    if differ:
+    if differ := weights_that_differ(old, new):
         raise CheckpointError(
-            f"the checkpoint is of another model: {len(differ)} of {len(old.keys() | new.keys())} parameters "
-            f"and buffers are missing, unexpected or of another shape, {', '.join(differ[:3])} among them; "
-            "use the config.yaml of the run that wrote it"
+            f"{problem}: {len(differ)} of {len(old.keys() | new.keys())} parameters and buffers are missing, "
+            f"unexpected or of another shape, {', '.join(differ[:3])} among them; {advice}"
         )
+
+
+def weights_that_differ(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
+    """Return the names that are in one of two models alone, or of another shape in the new one."""
+    differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
+    return differ + [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
 
 
 def _concatenate(source: Any, target: Any) -> Any:

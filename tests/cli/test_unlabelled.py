@@ -99,7 +99,7 @@ def test_predictions_are_of_all_rows_of_what_cannot_be_tested(run, caplog):
     [
         (["--data.sources=[forum]", "--data.targets=[shop]"], "sources: domain 'forum' has no labels, and a source is"),
         (["--data.label_fraction={forum: 0.5}"], "label_fraction names domain 'forum', which has no labels: leave it"),
-        (["--data.sources=[]"], "no domain of this run has labels, so that its classes are not known"),
+        (["--data.sources=[]"], "data.sources is empty and no target has labels to train on (data.labels"),
     ],
 )
 def test_what_needs_its_labels_is_refused(recipe, arguments, message, capsys):

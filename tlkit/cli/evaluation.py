@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -21,8 +20,9 @@ from tlkit.cli.launch import launched
 from tlkit.cli.rebuild import read_checkpoint
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
-from tlkit.cli.runfolder import check_splits, write_aside
+from tlkit.cli.runfolder import write_aside
 from tlkit.cli.shell import TransferCLI, quiet
+from tlkit.cli.unseen import Unseen
 from tlkit.data import DomainDataModule
 from tlkit.data.loader import RowLoader
 from tlkit.data.splits import Rows
@@ -45,7 +45,7 @@ def evaluate(request: Request) -> int:
     """
     cli, trained = _start(request)
     assert request.run is not None
-    unseen = _Unseen(request.run, trained["recipe"], cli.resolved)
+    unseen = Unseen(request.run, trained["recipe"], cli.resolved)
     trainer = cli.make_trainer([ProgressBar(), unseen], logger=False, enable_checkpointing=False)
     run = trainer.validate if request.command == "validate" else trainer.test
     run(cli.model, datamodule=cli.datamodule, ckpt_path=str(request.checkpoint), verbose=False, weights_only=True)
@@ -121,29 +121,6 @@ class _Reference(L.LightningDataModule):
     def predict_dataloader(self) -> RowLoader:
         """Return the loader of the reference: the role of its rows is that of the first domain, a source."""
         return self.data.reference_loader()
-
-
-class _Unseen(L.Callback):
-    """Sees to it that nothing is scored which the run learned from, once the data is read."""
-
-    def __init__(self, run: Path, recipe: dict[str, Any] | None, new: dict[str, Any]) -> None:
-        self.run, self.comparable = run, recipe is not None and _same_rows(recipe["data"], new["data"])
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self.comparable:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            check_splits(self.run, data, "test" if stage == "test" else "val")
-
-
-def _same_rows(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return whether two recipes read the same rows, however they divide them: the same module, files and windows."""
-    divide = {*inspect.signature(DomainDataModule.__init__).parameters, "split_by"}
-
-    def read(data: dict[str, Any]) -> dict[str, Any]:
-        arguments = data.get("init_args") or {}
-        return {"class": data["class_path"]} | {key: value for key, value in arguments.items() if key not in divide}
-
-    return read(old) == read(new)
 
 
 def _start(request: Request) -> tuple[TransferCLI, dict[str, Any]]:

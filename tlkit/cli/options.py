@@ -26,9 +26,9 @@ class Options:
 
 
 # The top level of a recipe.
-KEYS = ("recipe", "seed_everything", "model", "data", "trainer", "logger", "runs", "run_id")
+KEYS = ("recipe", "seed_everything", "start_from", "model", "data", "trainer", "logger", "runs", "run_id")
 # Those that are words and not YAML: --run_id=007 is the folder 007.
-NAMES = ("recipe", "runs", "run_id")
+NAMES = ("recipe", "start_from", "runs", "run_id")
 
 
 def parse_options(command: str, words: Sequence[str], own: Sequence[str], flags: Sequence[str] = ()) -> Options:

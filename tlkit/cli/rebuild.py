@@ -14,7 +14,7 @@ from tlkit.errors import CheckpointError, ConfigurationError, TlkitError
 from tlkit.module import TransferModule
 from tlkit.types import DataSpec
 
-__all__ = ["load", "read_checkpoint"]
+__all__ = ["checkpoint_file", "load", "read_checkpoint"]
 
 
 # What every checkpoint has that a trainer wrote.
@@ -38,11 +38,7 @@ def load(path: str | Path) -> TransferModule:
         CheckpointError: If there is no checkpoint, it cannot be read, it was not written by a recipe's run, or a part
             of its model cannot be built here.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / "checkpoints" / "best.ckpt"
-    if not file.is_file():
-        raise CheckpointError(f"there is no checkpoint {file}; give a run folder or a .ckpt file")
+    file = checkpoint_file(path)
     checkpoint = read_checkpoint(file)
     stored = checkpoint["tlkit"]
     if stored.get("recipe") is None or stored.get("data") is None:
@@ -63,6 +59,20 @@ def load(path: str | Path) -> TransferModule:
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """Return the checkpoint that a run's folder or a file's path names.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "checkpoints" / "best.ckpt"
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint {file}; give a run folder or a .ckpt file")
+    return file
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

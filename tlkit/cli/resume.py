@@ -14,6 +14,7 @@ from tlkit.cli.request import LENGTH, Request, may_change
 from tlkit.cli.shell import TransferCLI
 from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.notes import say
+from tlkit.types import DataSpec
 
 __all__ = ["check_resume", "is_done", "set_aside", "without_id"]
 
@@ -43,8 +44,11 @@ def is_done(cli: TransferCLI, request: Request, run: Path) -> bool:
     return False
 
 
-def check_resume(cli: TransferCLI, request: Request, run: Path, file: Path) -> None:
+def check_resume(cli: TransferCLI, request: Request, run: Path, file: Path) -> DataSpec:
     """Refuse to go on from a checkpoint with what it was not trained with, or where no step would be taken.
+
+    Returns:
+        What the run has learned from.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
@@ -66,6 +70,7 @@ def check_resume(cli: TransferCLI, request: Request, run: Path, file: Path) -> N
             f"{run / 'config.yaml'}"
         )
     _check_length(cli, run, file, checkpoint)
+    return DataSpec.from_checkpoint(checkpoint["tlkit"]["data"])
 
 
 def _check_length(cli: TransferCLI, run: Path, file: Path, checkpoint: dict[str, Any]) -> None:

@@ -83,6 +83,12 @@ class TransferCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the recipe's keys that are tlkit's own."""
         parser.add_argument("--logger", choices=LOGGERS, default="none", help="where metrics go beside metrics.csv")
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="run folder or checkpoint whose weights training starts from",
+        )
         parser.add_argument("--runs", type=str, default="runs", help="root folder of the runs")
         parser.add_argument("--run_id", type=str | None, default=None, help="name of the run's folder")
         parser.add_argument("--recipe", type=str | None, default=None, help="folder of the run under the root")

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from tlkit.backbones.pretrained import skip_pretrained
 from tlkit.callbacks import MetricsFile, ModelSelection, ProgressBar, StopCleanly, StopOnNonFinite, Throughput
 from tlkit.cli.faults import worded
 from tlkit.cli.loggers import make_loggers
@@ -27,6 +28,8 @@ from tlkit.cli.results import print_table
 from tlkit.cli.resume import check_resume, is_done, set_aside, without_id
 from tlkit.cli.runfolder import check_splits, create_run, environment, write_config, write_splits, write_summary
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
+from tlkit.cli.start import start
+from tlkit.cli.unseen import Unseen
 from tlkit.errors import ConfigurationError, DataError, RunError
 
 __all__ = ["fit"]
@@ -50,7 +53,8 @@ def fit(request: Request) -> int:
             has not begun in it, whatever was raised.
     """
     quiet()
-    cli = TransferCLI(request.recipe)
+    with skip_pretrained() if request.recipe.get("start_from") else nullcontext():
+        cli = TransferCLI(request.recipe)
     if request.show == "config":
         print(yaml.safe_dump(cli.resolved, sort_keys=False), end="")
         return 0
@@ -58,16 +62,25 @@ def fit(request: Request) -> int:
         if global_rank() == 0:
             print(request.run)
         return 0
+    unseen = None
     if request.run is not None and request.checkpoint is not None:
-        check_resume(cli, request, request.run, request.checkpoint)
+        cli.datamodule.start = check_resume(cli, request, request.run, request.checkpoint)
+    elif cli.config["start_from"] is not None:
+        unseen = start(cli)
+    elif not cli.datamodule.sources and not cli.datamodule.budgets:
+        raise ConfigurationError(
+            "data.sources is empty and no target has labels to train on (data.labels_per_class, data.label_fraction), "
+            "so that nothing says what a class looks like: name a source, or give --start_from RUN to adapt what a "
+            "run has learned without its sources"
+        )
     with _run_folder(cli, request) as run:
-        return _Run(cli, request, run).fit()
+        return _Run(cli, request, run, unseen).fit()
 
 
 class _Run:
     """One training in one run folder."""
 
-    def __init__(self, cli: TransferCLI, request: Request, folder: Path) -> None:
+    def __init__(self, cli: TransferCLI, request: Request, folder: Path, unseen: Unseen | None) -> None:
         self.cli, self.request, self.folder = cli, request, folder
         self.trial = cli.config["trainer"]["fast_dev_run"]
         self.throughput, self.stop = Throughput(), StopCleanly()
@@ -80,6 +93,7 @@ class _Run:
             self.stop,
             _Unfinished(folder / "summary.json"),
             _Splits(folder, resumed=request.run is not None),
+            *([] if unseen is None else [unseen]),
             _Loggers(
                 partial(
                     make_loggers,

@@ -50,8 +50,8 @@ class DomainDataModule(L.LightningDataModule):
         domains: Names of all domains there are; a subclass sets it.
         classes: Names of the classes in label order, empty when labels are not classes; a subclass sets it.
         quantities: Names and units of the columns of the labels when they are measured values; a subclass sets it.
-        input_names: What the columns of ``x`` stand for if each has a meaning of its own (words, access points,
-            channels); a subclass sets it. A model is not evaluated on inputs of other names than it was trained with.
+        input_names: What each column of ``x`` stands for (a word, an access point, a channel), if it has a meaning of
+            its own; a subclass sets it. A model is evaluated on inputs of the same names alone.
         shared_groups: Whether a group of the same name is the same person, patient or place in every domain, so that it
             may not be trained on in one and tested on in another; a subclass sets it.
         group_by_length: Whether rows that have lengths are put into steps of about one length; a subclass sets it.
@@ -59,6 +59,7 @@ class DomainDataModule(L.LightningDataModule):
         labelled: Row numbers of the targets' labelled training rows, by domain.
         trained: What the model to evaluate was trained on, if it is not the domains and roles of this module; set it
             before the data is read. The commands take it from the checkpoint.
+        start: What the model that training starts from was trained on, whose classes count where no domain has labels.
 
     Raises:
         DataError: If the arguments contradict each other.
@@ -104,13 +105,11 @@ class DomainDataModule(L.LightningDataModule):
         check_sizes(batch_size, num_workers)
         self.batch_size, self.num_workers, self.hold_out = batch_size, num_workers, hold_out
         self.budgets = label_budgets(self.sources, self.targets, labels_per_class, label_fraction)
-        self.splits: dict[str, dict[Split, Rows]] = {}
-        self.labelled: dict[str, Rows] = {}
+        self.splits, self.labelled = dict[str, dict[Split, Rows]](), dict[str, Rows]()
         self.trained: DataSpec | None = None
-        self._unlabelled: set[str] = set()
-        self._told: set[str] = set()
-        self._divisions: dict[str, Division] = {}
-        self._labels: dict[str, NDArray[Any]] = {}
+        self.start: DataSpec | None = None
+        self._unlabelled, self._told = set[str](), set[str]()
+        self._divisions, self._labels = dict[str, Division](), dict[str, NDArray[Any]]()
         self._read: dict[tuple[str, Split], DomainRows] = {}
         self._loader: TrainLoader | None = None
         self._resumed: dict[str, int] | None = None
@@ -189,7 +188,7 @@ class DomainDataModule(L.LightningDataModule):
             return self.splits[domain]
         labels = np.asarray(y)
         used = rows_in_use(len(labels), test, among)
-        if not find_labels(domain, labels, used, self.classes, self.needs_labels(domain)):
+        if not find_labels(domain, labels, used, self._known_classes(), self.needs_labels(domain)):
             self._unlabelled.add(domain)
             refuse_unlabelled([domain], self.sources, self.budgets)
         self._labels[domain] = labels
@@ -231,21 +230,21 @@ class DomainDataModule(L.LightningDataModule):
                 self._domain(domain, "train")
         known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
         known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]
-        statistics = label_statistics(np.concatenate(known), bool(self.quantities), len(self.classes)) if known else {}
         return DataSpec(
             tuple(self.eval_domains),
             tuple(self.sources),
             tuple(self.targets),
-            tuple(self.classes),
+            tuple(self._known_classes()),
             quantities=tuple(self.quantities),
             labelled=tuple(domain for domain in self.targets if domain in self.budgets),
             input_names=tuple(self.input_names),
-            **statistics,
+            **label_statistics(known, bool(self.quantities), len(self.classes), self.trained or self.start),
         )
 
     def example(self) -> Samples:
-        """Return two rows of the first training domain, without labels and augmentation, to learn shapes from."""
-        rows = self._domain(self.eval_domains[0], "val")
+        """Return two rows of the first domain, without labels and augmentation, to learn shapes from."""
+        first, read = self.eval_domains[0], self._read
+        rows = self._domain(first, "test" if (first, "test") in read and (first, "val") not in read else "val")
         index = torch.arange(2).clamp(max=len(rows) - 1)
         return Samples(rows.read(index)[0], None, torch.zeros_like(index), index)
 
@@ -263,7 +262,7 @@ class DomainDataModule(L.LightningDataModule):
         unlabelled = [domain for domain in self.eval_domains if not self.has_labels(domain)]
         refuse_unlabelled(unlabelled, self.sources, self.budgets)
         named = {domain: self.domain_classes(domain) for domain in self.eval_domains if domain not in unlabelled}
-        check_classes(named, self.classes or self.quantities, self.where)
+        check_classes(named, self._known_classes() or self.quantities, self.where)
         training = stage in ("fit", None)
         self._resumed = None
         for domain in self.eval_domains:
@@ -317,11 +316,13 @@ class DomainDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> list[RowLoader]:
         """Return one loader for each source and target, with labels."""
-        return [self._eval_loader(domain, "val") for domain in (*self.sources, *self.targets)]
+        return [
+            self._loader_of([self._domain(name, "val")], persistent=True) for name in (*self.sources, *self.targets)
+        ]
 
     def test_dataloader(self) -> list[RowLoader]:
         """Return one loader for each of ``eval_domains``, with labels."""
-        return [self._eval_loader(domain, "test") for domain in self.eval_domains]
+        return [self._loader_of([self._domain(domain, "test")]) for domain in self.eval_domains]
 
     def reference_loader(self) -> RowLoader:
         """Return a loader of the sources' training and validation rows, with labels, as they are read to evaluate."""
@@ -368,9 +369,6 @@ class DomainDataModule(L.LightningDataModule):
         both = SideRows([*([self._domain(domain, "reference")] if len(reference) else []), tested])
         return DomainRows(domain, tested.domain, "test", Subset(both, order), 0, labels=False)  # type: ignore[arg-type]
 
-    def _eval_loader(self, domain: str, split: Split) -> RowLoader:
-        return self._loader_of([self._domain(domain, split)], persistent=split == "val")
-
     def _loader_of(self, parts: list[DomainRows], persistent: bool = False, shuffled: bool = False) -> RowLoader:
         rank, world = self._ranks()
         return eval_loader(SideRows(parts), self.batch_size, self.num_workers, rank, world, persistent, shuffled)
@@ -387,9 +385,12 @@ class DomainDataModule(L.LightningDataModule):
     def _labelled_rows(self, domain: str) -> DomainRows:
         """Return the labelled training rows of a target."""
         data = self.dataset(domain, "train")
-        chosen = np.flatnonzero(np.isin(self.splits[domain]["train"], self.labelled[domain]))
-        number = self.eval_domains.index(domain)
-        return DomainRows(domain, number, "train", Subset(data, chosen.tolist()), len(self.classes))
+        chosen = np.isin(self.splits[domain]["train"], self.labelled[domain]).nonzero()[0].tolist()
+        return DomainRows(domain, self.eval_domains.index(domain), "train", Subset(data, chosen), len(self.classes))
+
+    def _known_classes(self) -> Sequence[str]:
+        learned = None if self.classes or self.quantities else self.trained or self.start
+        return self.classes if learned is None else learned.classes
 
     def _batches_a_step(self) -> int:
         return getattr(self.trainer, "accumulate_grad_batches", 1)
