@@ -28,8 +28,8 @@ def test_snippet(number, tmp_path, capsys):
     assert main(["fit", "--config", str(file), "--print_config"]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)
     for part, given in snippet.items():
-        for key in given:
-            assert resolved[part][key]
+        for key, value in given.items():
+            assert resolved[part][key] or value is None
 
 
 def test_every_strategy_has_a_snippet():

@@ -55,6 +55,8 @@ config.yaml, metrics.csv, checkpoints/best.ckpt and last.ckpt, summary.json.
   --config        a recipe's name (tlkit recipes) or a YAML file
   --resume        a run folder to go on in; with --config and --run_id, 'auto': go on with
                   that run if it has a checkpoint, else start it (for jobs that are restarted)
+  --start_from    a run folder or checkpoint whose weights training starts from; with
+                  --data.sources='[]' it adapts to a target without the sources
   --print_config  print the resolved recipe and stop
   --help-all      the options of the model and the trainer too
 
