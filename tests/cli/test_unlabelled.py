@@ -179,3 +179,7 @@ def test_positions_of_a_phone_that_nobody_surveyed_with(tmp_path):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 60
     assert all(float(row["x_m"]) == float(row["x_m"]) for row in rows)
+    # Where nobody has surveyed at all, the places and their scale are those that were learned.
+    (folder / "predictions").rename(folder / "before")
+    assert main(["predict", "--config", str(folder / "config.yaml"), "--data.sources=[]"]) == 0
+    assert (folder / "predictions" / "new.csv").read_text() == (folder / "before" / "new.csv").read_text()
