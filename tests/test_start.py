@@ -14,7 +14,7 @@ from tlkit.backbones import MLP, FingerprintNet
 from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.finetuning import LoRA
 from tlkit.losses import BNM, L2SP
-from tlkit.tasks import Classification, Hashing
+from tlkit.tasks import Classification, Diagnosis, Hashing, PlaceRegression, Regression
 from tlkit.types import DataSpec
 
 X = torch.rand(5, 4)
@@ -70,7 +70,7 @@ def test_lazy_layers_take_the_shapes_of_the_trained():
     [
         (DataSpec(("b",), ("b",), (), classes=("x", "y")), Classification(), "was built for the classes"),
         (DataSpec(("b",), ("b",), (), classes=("z", "y", "x")), Classification(), "was built for the classes"),
-        (SPEC, Hashing(bits=8), "has other layers there"),
+        (SPEC, Hashing(bits=8), "has another head, that of Classification"),
     ],
     ids=["fewer classes", "another order", "another task"],
 )
@@ -82,6 +82,78 @@ def test_the_head_begins_anew_and_it_is_said_why(spec, task, why, said):
     assert len(said) == 1
     assert said[0].startswith("training starts from the backbone alone and the head begins anew: the model to start fr")
     assert why in said[0]
+
+
+def test_a_head_without_labels_to_learn_from_is_refused():
+    alone = DataSpec(("b",), (), ("b",), classes=("x", "y"))
+    with pytest.raises(
+        ConfigurationError, match="would begin anew and has no labels to learn from: the model to start"
+    ):
+        started(built(), alone, adaptation=[BNM()])
+    few = DataSpec(("b",), (), ("b",), classes=("x", "y"), labelled=("b",))
+    assert started(built(), few).network.num_outputs == 2
+
+
+def counted(*counts, **kwargs):
+    return DataSpec(("a",), ("a",), (), classes=("x", "y", "z"), class_counts=counts, **kwargs)
+
+
+@torch.no_grad()
+def test_what_a_class_weighs_follows_from_the_rows_of_this_run(said):
+    trained = built(counted(10, 10, 0), Classification(class_weights="balanced"))
+    for kind in ("balanced", "none"):
+        model = started(trained, counted(2, 2, 8), Classification(class_weights=kind))
+        assert torch.equal(model(X), trained(X))
+    balanced = started(built(), counted(2, 2, 8), Classification(class_weights="balanced"))
+    assert balanced.network.task.row_weights.tolist() == [2.0, 2.0, 0.5]
+    assert not said
+
+
+@torch.no_grad()
+def test_a_threshold_is_of_its_finding(said):
+    trained = built(task=Diagnosis(positive=["x"]))
+    trained.network.task.calibrate(torch.tensor(3.0))
+    for task, threshold in ((Diagnosis(["x"]), 3.0), (Diagnosis(["y", "z"]), 0.0)):
+        model = started(trained, task=task)
+        assert torch.equal(model(X), trained(X))
+        assert model.network.task.threshold == threshold
+    assert torch.equal(started(trained)(X), trained(X))  # a Classification takes the same layer
+    assert not said
+
+
+def measured(points, centre=(0.0, 0.0)):
+    return DataSpec(("a",), ("a",), (), quantities=("x_m", "y_m"), centre=centre, scale=(2.0, 3.0), points=points)
+
+
+@torch.no_grad()
+def test_places_must_be_the_same_ones(said):
+    here, there = ((0.0, 0.0), (1.0, 0.0)), ((100.0, 0.0), (101.0, 0.0))
+    trained = built(measured(here), PlaceRegression())
+    assert torch.equal(started(trained, measured(here), PlaceRegression())(X), trained(X))
+    assert not said
+    model = started(trained, measured(there), PlaceRegression())
+    assert model.network.task.points.tolist() == [list(point) for point in there]
+    assert "has another head, that of PlaceRegression" in said[0]
+
+
+@torch.no_grad()
+def test_measured_values_are_predicted_as_before():
+    trained = built(measured((), (5.0, 6.0)), Regression())
+    assert torch.equal(started(trained, measured((), (50.0, 60.0)), Regression())(X), trained(X))
+
+
+def test_extra_state_is_no_weight():
+    class Counting(nn.Linear):
+        num_features = 3
+
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            self.calls = state["calls"]
+
+    model = started(built(backbone=Counting(4, 3)), backbone=Counting(4, 3))
+    assert model.network.backbone.calls == 3
 
 
 @torch.no_grad()

@@ -79,6 +79,11 @@ def _check_domain_specific(losses: Sequence[AdaptationLoss], finetuning: FineTun
             "batch_norm: domain_specific trains the target's own layers on target batches, and this run has none: "
             "name data.targets and a loss in adaptation, or set batch_norm: joint"
         )
+    if not (data.sources or data.labelled):
+        raise ConfigurationError(
+            "batch_norm: domain_specific trains layers of the sources' own, and this run has no labelled rows: set "
+            "batch_norm: joint, which starts from the target's layers of a run that had both"
+        )
     if not finetuning.trains_batch_norm:
         raise ConfigurationError(
             "batch_norm: domain_specific trains normalisation layers of the target's own, and model.finetuning "

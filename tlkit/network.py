@@ -61,8 +61,8 @@ class Network(nn.Module):
         self.task = task
         self.batch_norm = batch_norm
         self.built = False
-        # What the model that training starts from was trained on, and its bottleneck and head; see tlkit.start.
-        self.start: tuple[DataSpec, dict[str, Tensor]] | None = None
+        # What the model that training starts from was trained on, and its network; see tlkit.start.
+        self.start: tuple[DataSpec, Network] | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -106,18 +106,24 @@ class Network(nn.Module):
         """Take over the bottleneck and the head that training starts from, if the labels mean the same."""
         if self.start is None:
             return
-        old, weights = self.start
+        old, trained = self.start
         self.start = None
         if difference := old.difference(replace(data, classes=old.classes, quantities=old.quantities)):
             raise ConfigurationError(f"start_from: the model to start from {difference}")
-        head = nn.ModuleDict({"bottleneck": self.bottleneck, "task": self.task})
         why = old.difference(data)
-        if why is None and weights_that_differ(weights, head.state_dict()):
-            why = "has other layers there"
+        if why is None and weights_that_differ(trained.bottleneck.state_dict(), self.bottleneck.state_dict()):
+            why = "has another bottleneck"
+        if why is None and not self.task.take_over(trained.task):
+            why = f"has another head, that of {type(trained.task).__name__}"
         if why is None:
-            head.load_state_dict(weights)
-        else:
+            self.bottleneck.load_state_dict(trained.bottleneck.state_dict())
+        elif data.sources or data.labelled:
             say(f"training starts from the backbone alone and the head begins anew: the model to start from {why}")
+        else:
+            raise ConfigurationError(
+                f"start_from: the head would begin anew and has no labels to learn from: the model to start from {why}."
+                " Give this run its task and its classes, or name a source"
+            )
 
     @property
     def by_domain(self) -> bool:
@@ -206,7 +212,8 @@ def check_weights(
 def weights_that_differ(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> list[str]:
     """Return the names that are in one of two models alone, or of another shape in the new one."""
     differ = sorted(old.keys() ^ new.keys())  # of the others, a lazy layer's parameter takes any shape
-    return differ + [k for k in old.keys() & new if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
+    both = [name for name in old if name in new and isinstance(new[name], Tensor)]  # not what get_extra_state returned
+    return differ + [k for k in both if not nn.parameter.is_lazy(new[k]) and old[k].shape != new[k].shape]
 
 
 def _concatenate(source: Any, target: Any) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 
-from torch import nn
-
 from tlkit.batchnorm import DomainBatchNorm
 from tlkit.errors import ConfigurationError
 from tlkit.finetuning import LoRA
@@ -19,9 +17,12 @@ def start_from(model: TransferModule, trained: TransferModule) -> None:
     """Give a model that is still to be trained the weights of a trained one.
 
     The backbone gets them now. Bottleneck and head get them when the model is built, if labels mean the same there and
-    the task has the same layers; else they begin anew, and it is said why. The losses' own layers begin anew. Adapters
-    of :class:`~tlkit.finetuning.LoRA` are merged into the weights, and of batch normalisation by domain the targets'
-    layers are taken.
+    the task has the same layers; else they begin anew, and it is said why, or refused where nothing has labels to learn
+    from. The losses' own layers begin anew. Adapters of :class:`~tlkit.finetuning.LoRA` are merged into the weights,
+    and of batch normalisation by domain the targets' layers are taken.
+
+    Where no domain of the new data has labels, what the classes are is to be said too: ``data.start =
+    trained.data_spec``. The command does it.
 
     Args:
         model: A model that has not been built: before its first ``trainer.fit``.
@@ -49,7 +50,7 @@ def start_from(model: TransferModule, trained: TransferModule) -> None:
         raise ConfigurationError("start_from: the model is built already; call it before trainer.fit and model.build")
     if trained.data_spec is None:
         raise ConfigurationError("start_from: the model to start from is not built, so it was never trained")
-    network = copy.deepcopy(trained.network)
+    network = copy.deepcopy(trained.network).cpu()
     DomainBatchNorm.restore(network)
     if isinstance(trained.finetuning, LoRA):
         network.backbone = LoRA.merged(network.backbone)
@@ -62,5 +63,4 @@ def start_from(model: TransferModule, trained: TransferModule) -> None:
         "give it the arguments that it had there",
     )
     backbone.load_state_dict(weights)
-    head = nn.ModuleDict({"bottleneck": network.bottleneck, "task": network.task}).state_dict()
-    model.network.start = (trained.data_spec, head)
+    model.network.start = trained.data_spec, network

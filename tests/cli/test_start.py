@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_checkpoint_does_too_and_a_resumed_run_needs_it_no_more(free, trained,
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_pretrained_weights_are_not_looked_for(recipe_file, trained, monkeypatch):
+def test_pretrained_weights_are_not_looked_for(recipe_file, monkeypatch, caplog):
     asked = []
     monkeypatch.setattr("tlkit.cli.start.load", lambda file: asked.append(file) or tlkit.load(file))
     backbone = ["--model.backbone.class_path=TimmBackbone", "--model.backbone.init_args={name: test_resnet}"]
@@ -64,7 +65,10 @@ def test_pretrained_weights_are_not_looked_for(recipe_file, trained, monkeypatch
     base += ["--model.backbone.in_chans=1"]
     assert main([*base, "--run_id=a", "--model.backbone.pretrained=false"]) == 0
     run = recipe_file.parent / "runs" / "tiny" / "a"
-    assert main([*base, "--run_id=b", "--model.backbone.pretrained=no/such/file.pth", f"--start_from={run}"]) == 0
+    other = ["--model.backbone.pretrained=no/such/file.pth", "--model.backbone.model_args={drop_rate: 0.5}"]
+    assert main([*base, "--run_id=b", *other, f"--start_from={run}"]) == 0
+    assert f"model.backbone.model_args was None in {run} and is {{'drop_rate': 0.5}} now" in caplog.text
+    assert "model.backbone.pretrained" not in caplog.text
     assert asked == [run / "checkpoints" / "best.ckpt"]
 
 
@@ -123,6 +127,65 @@ def test_what_is_refused(free, trained, recipe_file, tmp_path, capsys):
     assert "--start_from: the backbone ConvNet is not that of the model to start from" in message
     (tmp_path / "broken.ckpt").write_text("no")
     assert "--start_from: " in refused(free, f"--start_from={tmp_path / 'broken.ckpt'}")
-    # Rows that the first run trained on would be tested on.
-    other = refused(recipe_file, f"--start_from={trained.folder}", "--data.hold_out={seed: 5}")
-    assert "were learned from in the run" in other
+    message = refused(free, f"--start_from={trained.folder}", "--model.task=Hashing")
+    assert "Hashing looks queries up among the rows of the sources" in message
+
+
+@pytest.fixture
+def seen(recipe_file, trained, capsys):
+    """Try to start a run, which must be refused since it would score what was learned from; return the error."""
+
+    def refused(*words):
+        assert main(["fit", "--config", str(recipe_file), *words]) == 2
+        return capsys.readouterr().err
+
+    return refused
+
+
+def test_what_was_learned_from_is_not_tested(seen, trained):
+    message = seen(f"--start_from={trained.folder}", "--data.hold_out={seed: 5}")
+    assert re.search(r"of domain 'mnist' to (test|validate) on, .* were learned from in the run .*/first", message)
+
+
+def test_nor_validated(seen, trained):
+    message = seen(f"--start_from={trained.folder}", "--data.hold_out={val_fraction: 0.4}")
+    assert re.search(r"of domain 'mnist' to validate on, .* were learned from in the run", message)
+
+
+def test_nor_if_the_checkpoint_lies_in_the_run_itself(seen, trained, tmp_path):
+    run = shutil.copytree(trained.folder, tmp_path / "copied")
+    (run / "checkpoints" / "best.ckpt").rename(run / "mine.ckpt")
+    assert "were learned from in the run" in seen(f"--start_from={run / 'mine.ckpt'}", "--data.hold_out={seed: 5}")
+
+
+def test_nor_where_a_run_between_did_not_have_the_source(seen, free, trained):
+    assert main(["fit", "--config", str(free), "--run_id=r", f"--start_from={trained.folder}"]) == 0
+    run = free.parent / "runs" / "free" / "r"
+    before = json.loads((run / "splits.json").read_text())["mnist"]["before"]
+    assert set(before) == {row for split in ("train", "val") for row in splits(trained.folder)["mnist"][split]}
+    other = "--data.hold_out={seed: 5}"
+    assert "were learned from in the run" in seen(f"--start_from={run}", other)
+    assert main(["test", "--config", str(run / "config.yaml"), "--data.targets=[mnist]", other]) == 2
+    assert main(["fit", "--resume", str(run), "--trainer.max_steps=8"]) == 0
+    assert splits(run)["mnist"]["before"] == before
+
+
+def splits(run):
+    return json.loads((run / "splits.json").read_text())
+
+
+def test_what_is_not_checked_is_said(recipe_file, trained, tmp_path, caplog):
+    fit = ["fit", "--config", str(recipe_file), f"--start_from={trained.folder}"]
+    assert main([*fit, "--data.batch_size=16"]) == 0
+    assert "--start_from" not in caplog.text
+    assert main([*fit, f"--data.root={tmp_path}", "--data.hold_out={seed: 5}"]) == 0  # other files, for all one knows
+    assert f"whether a row to test on was learned from in {trained.folder} is not checked" in caplog.text
+    assert "data.root differ" in caplog.text
+
+
+def test_a_few_labels_without_a_source(free):
+    """Fine-tuning on the target alone has no source to validate on: the score that needs no labels chooses."""
+    words = ["--model.adaptation=[]", "--data.labels_per_class={optdigits: 8}", "--run_id=few"]
+    assert main(["fit", "--config", str(free), *words]) == 0
+    summary = json.loads((free.parent / "runs" / "free" / "few" / "summary.json").read_text())
+    assert summary["selection"]["monitor"] == "selection/mutual_information"

@@ -122,9 +122,18 @@ class ModelSelection(ModelCheckpoint):
         if stage == "fit" and self._asked is not None:
             self._watch(self._asked)  # again: a fit without validation has let go of it
         elif stage == "fit":
-            targets = getattr(getattr(trainer, "datamodule", None), "targets", True)
-            adapts = bool(targets and getattr(pl_module, "uses_target", False))
-            self._watch(*_automatic(adapts, getattr(getattr(pl_module, "network", None), "task", None)))
+            data, task = (
+                getattr(trainer, "datamodule", None),
+                getattr(getattr(pl_module, "network", None), "task", None),
+            )
+            adapts = bool(getattr(data, "targets", True) and getattr(pl_module, "uses_target", False))
+            monitor, mode = _automatic(adapts, bool(getattr(data, "sources", True)), task)
+            if monitor is None and trainer.limit_val_batches:
+                raise ConfigurationError(
+                    f"nothing says which checkpoint is best: {type(task).__name__} has no score without labels, and "
+                    "there is no source to validate on. Set trainer.limit_val_batches: 0 to take the last one"
+                )
+            self._watch(monitor, mode)
 
     def _watch(self, monitor: str | None, mode: Literal["max", "min"] | None = None) -> None:
         self.monitor = monitor
@@ -286,15 +295,17 @@ class ModelSelection(ModelCheckpoint):
         trainer.strategy.barrier("ModelSelection")
 
 
-def _automatic(adapts: bool, task: Any) -> tuple[str, Literal["max", "min"]]:
-    """Return what ``"auto"`` watches, and its mode.
+def _automatic(adapts: bool, sources: bool, task: Any) -> tuple[str | None, Literal["max", "min"]]:
+    """Return what ``"auto"`` watches, and its mode; nothing where there is nothing.
 
     Source accuracy keeps rising while adaptation goes wrong on the target, so a run that adapts is judged on its
     targets, by a score that needs no labels; one that does not is judged where it has labels.
     """
     label_free = getattr(task, "label_free_score", "mutual_information")
-    if adapts and label_free is not None:
+    if (adapts or not sources) and label_free is not None:
         return f"selection/{label_free}", "max"
+    if not sources:
+        return None, "max"
     return f"selection/source_{getattr(task, 'selection_metric', 'accuracy')}", getattr(task, "selection_mode", "max")
 
 

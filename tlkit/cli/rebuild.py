@@ -44,7 +44,8 @@ def load(path: str | Path) -> TransferModule:
     if stored.get("recipe") is None or stored.get("data") is None:
         raise CheckpointError(
             f"{file} holds weights but no recipe, since it was trained from Python: make the same TransferModule, call "
-            "its build(data), and load_state_dict(torch.load(file, weights_only=True)['state_dict'])"
+            "its build(data), and load_state_dict(torch.load(file, weights_only=True)['state_dict']); another training "
+            "starts from that by tlkit.start_from(model, trained)"
         )
     try:
         with skip_pretrained():

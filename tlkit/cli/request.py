@@ -10,7 +10,7 @@ from typing import Any
 from tlkit.cli.check import check_keys
 from tlkit.cli.options import Options, override, parse_options
 from tlkit.cli.recipes import find_recipe, read_recipe, recipe_name
-from tlkit.cli.runfolder import check_names
+from tlkit.cli.runfolder import check_names, run_of
 from tlkit.errors import CheckpointError, ConfigurationError
 
 __all__ = ["LENGTH", "Request", "ShardRequest", "checkpoint_request", "fit_request", "may_change", "shard_request"]
@@ -106,8 +106,7 @@ def checkpoint_request(command: str, words: list[str]) -> Request:
     if not checkpoint.is_file():
         why = f"there is no file {given!r}" if given else f"not given, and there is no {beside}"
         raise CheckpointError(f"--ckpt_path: {why}; 'tlkit fit' writes checkpoints to RUN/checkpoints")
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    return Request(command, shlex.join(["tlkit", command, *words]), recipe, run, checkpoint)
+    return Request(command, shlex.join(["tlkit", command, *words]), recipe, run_of(checkpoint), checkpoint)
 
 
 def shard_request(words: list[str]) -> ShardRequest:

@@ -27,12 +27,17 @@ __all__ = [
     "check_splits",
     "create_run",
     "environment",
+    "learned_rows",
+    "rows_before",
+    "run_of",
     "write_aside",
     "write_config",
     "write_splits",
     "write_summary",
 ]
 
+# What of a run's splits.json it has learned from.
+_LEARNED = ("train", "labelled", "val", "before")
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "transformers")
 
 
@@ -82,6 +87,16 @@ def create_run(root: str | Path, recipe: str, seed: int, run_id: str | None = No
         ) from error
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint is of.
+
+    Example:
+        >>> run_of(Path("runs/r/checkpoints/best.ckpt")).name, run_of(Path("runs/r/mine.ckpt")).name
+        ('r', 'r')
+    """
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def check_names(recipe: str, run_id: str | None) -> None:
     """Refuse a run whose folder would not be one below its recipe's, which lies below that of all runs.
 
@@ -112,29 +127,58 @@ def write_config(run: Path, text: str) -> Path:
     return write_aside(run / "config.yaml", text)
 
 
-def write_splits(run: Path, data: DomainDataModule) -> Path:
+def write_splits(run: Path, data: DomainDataModule, before: Mapping[str, Sequence[Any]] | None = None) -> Path:
     """Write ``splits.json``, the rows of every split of every domain, and return its path.
 
     A row is a number, or the name that the data module gives it. ``labelled`` are a target's rows whose labels were
-    used. Rows that the recipe divides the same way again need no file; it is there to be compared and cited.
+    used, ``before`` those of each domain that the model had learned from when training started. Rows that the recipe
+    divides the same way again need no file; it is there to be compared and cited.
     """
-    return write_aside(run / "splits.json", _splits_text(data))
+    return write_aside(run / "splits.json", _splits_text(data, before or {}))
 
 
-def _splits_text(data: DomainDataModule) -> Iterator[str]:
+def _splits_text(data: DomainDataModule, before: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Yield the text of ``splits.json`` a piece at a time: all the names at once take more memory than the rows."""
     yield '{"hold_out":' + json.dumps(asdict(data.hold_out), separators=(",", ":"))
-    for domain in data.eval_domains:
-        names = data.row_names(domain)
+    for domain in dict.fromkeys([*data.eval_domains, *before]):
         yield f",{json.dumps(domain)}:{{"
-        for place, (split, rows) in enumerate(_rows(data, domain).items()):
-            yield f"{',' if place else ''}{json.dumps(split)}:["
-            for first in range(0, len(rows), 4096):
-                piece = _named(names, rows[first : first + 4096])
-                yield ("," if first else "") + json.dumps(piece, separators=(",", ":"))[1:-1]
-            yield "]"
+        mark = ""
+        if domain in data.eval_domains:
+            names = data.row_names(domain)
+            for split, rows in _rows(data, domain).items():
+                yield f"{mark}{json.dumps(split)}:["
+                for first in range(0, len(rows), 4096):
+                    piece = _named(names, rows[first : first + 4096])
+                    yield ("," if first else "") + json.dumps(piece, separators=(",", ":"))[1:-1]
+                yield "]"
+                mark = ","
+        if domain in before:
+            yield f'{mark}"before":' + json.dumps(list(before[domain]), separators=(",", ":"))
         yield "}"
     yield "}\n"
+
+
+def learned_rows(run: Path) -> dict[str, list[Any]]:
+    """Return the rows of each domain that a run learned from, or started from; none if it has no ``splits.json``.
+
+    Raises:
+        DataError: If ``splits.json`` is damaged.
+    """
+    learned: dict[str, list[Any]] = {}
+    for domain, splits in _read_splits(run / "splits.json").items():
+        if rows := list(dict.fromkeys(row for split in _LEARNED for row in splits.get(split, ()))):
+            learned[domain] = rows
+    return learned
+
+
+def rows_before(run: Path) -> dict[str, list[Any]]:
+    """Return the rows of each domain that the model of a run had learned from when its training started.
+
+    Raises:
+        DataError: If ``splits.json`` is damaged.
+    """
+    splits = _read_splits(run / "splits.json")
+    return {domain: rows["before"] for domain, rows in splits.items() if "before" in rows}
 
 
 def _rows(data: DomainDataModule, domain: str) -> dict[str, Rows]:
@@ -162,11 +206,9 @@ def check_splits(run: Path, data: DomainDataModule, *splits: Split) -> None:
         DataError: With the domain, and how many of its rows they are; or if ``splits.json`` is damaged.
     """
     file = run / "splits.json"
-    if not file.is_file():
-        return
     content = _read_splits(file)
     for split, domain in product(splits, data.eval_domains):
-        learned = ("train", "labelled", "val") if split == "test" else ("train", "labelled")
+        learned = _LEARNED if split == "test" else tuple(each for each in _LEARNED if each != "val")
         use = "test" if split == "test" else "validate"
         then, rows = content.get(domain, {}), _rows(data, domain).get(split)
         now = [] if rows is None else _named(data.row_names(domain), rows)
@@ -180,6 +222,8 @@ def check_splits(run: Path, data: DomainDataModule, *splits: Split) -> None:
 
 
 def _read_splits(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not all(isinstance(each, dict) for each in content.values()):

@@ -26,7 +26,16 @@ from tlkit.cli.loggers import make_loggers
 from tlkit.cli.request import Request
 from tlkit.cli.results import print_table
 from tlkit.cli.resume import check_resume, is_done, set_aside, without_id
-from tlkit.cli.runfolder import check_splits, create_run, environment, write_config, write_splits, write_summary
+from tlkit.cli.runfolder import (
+    check_splits,
+    create_run,
+    environment,
+    learned_rows,
+    rows_before,
+    write_config,
+    write_splits,
+    write_summary,
+)
 from tlkit.cli.shell import TransferCLI, global_rank, quiet
 from tlkit.cli.start import start
 from tlkit.cli.unseen import Unseen
@@ -92,8 +101,8 @@ class _Run:
             StopOnNonFinite(),
             self.stop,
             _Unfinished(folder / "summary.json"),
-            _Splits(folder, resumed=request.run is not None),
             *([] if unseen is None else [unseen]),
+            _Splits(folder, resumed=request.run is not None, start=unseen),
             _Loggers(
                 partial(
                     make_loggers,
@@ -225,8 +234,8 @@ class _Splits(Callback):
     Of a run that goes on they are held against the ones of before first: data may have changed where they lie.
     """
 
-    def __init__(self, run: Path, resumed: bool) -> None:
-        self.run, self.resumed = run, resumed
+    def __init__(self, run: Path, resumed: bool, start: Unseen | None) -> None:
+        self.run, self.resumed, self.start = run, resumed, start
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self.resumed:
@@ -234,7 +243,10 @@ class _Splits(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            write_splits(self.run, trainer.datamodule)  # type: ignore[attr-defined]
+            before = rows_before(self.run) if self.resumed else {}
+            if self.start is not None and not self.start.differ:
+                before = learned_rows(self.start.run)
+            write_splits(self.run, trainer.datamodule, before)  # type: ignore[attr-defined]
 
 
 class _Unfinished(Callback):

@@ -222,9 +222,9 @@ class DomainDataModule(L.LightningDataModule):
     def spec(self) -> DataSpec:
         """Return what the model may know of the data.
 
-        The statistics are of the labelled training rows, and there once a domain has been read; those of measured
-        values are always there.
+        Statistics are of the labelled training rows, once a domain has been read; of measured values, always.
         """
+        learned = None if self.sources or self.budgets else self.trained or self.start
         if self.quantities:
             for domain in (*self.sources, *(name for name in self.targets if name in self.budgets)):
                 self._domain(domain, "train")
@@ -238,7 +238,7 @@ class DomainDataModule(L.LightningDataModule):
             quantities=tuple(self.quantities),
             labelled=tuple(domain for domain in self.targets if domain in self.budgets),
             input_names=tuple(self.input_names),
-            **label_statistics(known, bool(self.quantities), len(self.classes), self.trained or self.start),
+            **label_statistics(known, bool(self.quantities), len(self.classes), learned),
         )
 
     def example(self) -> Samples:

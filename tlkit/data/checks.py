@@ -164,7 +164,8 @@ def check_classes(
         if not known:
             raise DataError(
                 "no domain of this run has labels, so that its classes are not known: name one that has among sources "
-                f"or also_test.{_read_from('Classes', where)}"
+                "or also_test, or start from a trained model that knows them (--start_from; in Python data.start)."
+                f"{_read_from('Classes', where)}"
             )
         return
     first, *others = classes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -37,6 +38,25 @@ class Task(nn.Module):
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the head for features of width ``num_features``. Called once; must set ``num_outputs``."""
         raise ContractError(f"{type(self).__name__} must define build(num_features, data)")
+
+    def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
+        """Take over the head of a trained task that was built for the same classes or quantities; both are built.
+
+        Args:
+            trained: The trained task.
+            keep: Buffers that stay as ``build`` has made them: what this run's labelled rows or arguments say.
+
+        Returns:
+            Whether it could: not if neither task is of the other's kind, or their layers have other shapes.
+        """
+        if not (isinstance(trained, type(self)) or isinstance(self, type(trained))):
+            return False
+        old, new = trained.state_dict(), {name: value for name, value in self.state_dict().items() if name not in keep}
+        layers = [{name: each.shape for name, each in task.named_parameters()} for task in (trained, self)]
+        if layers[0] != layers[1] or any(_shape(value) != _shape(old.get(name)) for name, value in new.items()):
+            return False
+        self.load_state_dict({name: old[name] for name in new}, strict=False)
+        return True
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(B, num_features)`` features to ``(B, num_outputs)`` outputs."""
@@ -88,3 +108,7 @@ class Task(nn.Module):
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return what a user wants to see of the outputs, one row a sample."""
         return {"outputs": outputs}
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None

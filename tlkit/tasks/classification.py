@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -71,6 +72,10 @@ class Classification(Task):
             self.row_weights = _balanced(data)
         self.num_outputs, self._classes = data.num_classes, data.classes
         self.head = nn.Linear(num_features, data.num_classes)
+
+    def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
+        """Take over the linear layer; what the classes weigh follows from the rows of this run."""
+        return super().take_over(trained, [*keep, "row_weights"])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(B, num_classes)`` logits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from tlkit.errors import ConfigurationError, unknown
 from tlkit.metrics import DiagnosisIntervals, DiagnosisScores, DiagnosisThreshold
 from tlkit.metrics.diagnosis import log_odds
+from tlkit.tasks.base import Task
 from tlkit.tasks.classification import Classification
 from tlkit.types import DataSpec
 
@@ -76,6 +78,11 @@ class Diagnosis(Classification):
                 f"Diagnosis(positive=...) names the classes that are the finding, some of {', '.join(data.classes)}; "
                 f"got {'all of them' if self._findings else 'none'}"
             )
+
+    def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
+        """Take over the linear layer, and the threshold if it is of the same finding."""
+        same = isinstance(trained, Diagnosis) and set(trained.positive) == set(self.positive)
+        return super().take_over(trained, keep if same else [*keep, "threshold"])
 
     def metrics(self) -> MetricCollection:
         """Return the metrics of a classification and those of the finding."""

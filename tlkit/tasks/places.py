@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,11 @@ class PlaceRegression(Task):
         self.register_buffer("points", torch.tensor(data.points))
         self.register_buffer("scale", torch.tensor(data.scale or [1.0] * len(data.quantities)))
         self.head = nn.Linear(num_features, self.num_outputs)
+
+    def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
+        """Take over the linear layer if its outputs are the same places."""
+        same = isinstance(trained, PlaceRegression) and torch.equal(trained.points, self.points)
+        return same and super().take_over(trained, [*keep, "scale"])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(B, P)`` logits."""
