@@ -223,5 +223,11 @@ def test_adaptation_without_the_source():
     assert 0.6 < before < after
 
 
+def test_layers_of_the_sources_own_have_no_rows_to_learn_from():
+    model = TransferModule(MLP(8, batch_norm=True), Classification(), [BNM()], batch_norm="domain_specific")
+    with pytest.raises(ConfigurationError, match="this run has no labelled rows: set batch_norm: joint"):
+        trainer().fit(model, data(sources=[]))
+
+
 def test_it_is_a_name_of_the_package():
     assert tlkit.start_from is start_from

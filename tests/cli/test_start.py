@@ -72,7 +72,7 @@ def test_pretrained_weights_are_not_looked_for(recipe_file, monkeypatch, caplog)
     assert asked == [run / "checkpoints" / "best.ckpt"]
 
 
-def test_images_that_nobody_has_labelled(tmp_path):
+def test_images_that_nobody_has_labelled(tmp_path, capsys):
     """The classes are the run's: no folder here names one, neither to fit nor to predict."""
     files = image_folders(tmp_path / "images")
     for path in list((tmp_path / "images" / "sketch").rglob("*.png")):
@@ -102,6 +102,7 @@ def test_images_that_nobody_has_labelled(tmp_path):
     free = tmp_path / "runs" / "mine" / "free"
     assert tlkit.load(free).data_spec.classes == tlkit.load(run).data_spec.classes != ()
     assert main(["fit", "--resume", str(free), "--trainer.max_steps=4"]) == 0
+    assert "no domain has labels to be scored by; tlkit predict writes" in capsys.readouterr().out
     assert main(["predict", "--config", str(free / "config.yaml")]) == 0
     for folder in (run, free):
         with (folder / "predictions" / "sketch.csv").open() as stream:

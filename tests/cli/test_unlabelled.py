@@ -149,7 +149,7 @@ def test_tasks_that_look_at_the_source_again(task, tmp_path):
     )
 
 
-def test_positions_of_a_phone_that_nobody_surveyed_with(tmp_path):
+def test_positions_of_a_phone_that_nobody_surveyed_with(tmp_path, capsys):
     table = office(tmp_path)["table"]
     frame = pd.read_csv(table.path)
     frame.loc[frame["phone"] == "new", ["x_m", "y_m"]] = None
@@ -183,3 +183,14 @@ def test_positions_of_a_phone_that_nobody_surveyed_with(tmp_path):
     (folder / "predictions").rename(folder / "before")
     assert main(["predict", "--config", str(folder / "config.yaml"), "--data.sources=[]"]) == 0
     assert (folder / "predictions" / "new.csv").read_text() == (folder / "before" / "new.csv").read_text()
+    alone = ["--data.sources=[]", "--model.adaptation=[MCC]", "--model.batch_norm=joint", f"--start_from={folder}"]
+    capsys.readouterr()
+    assert main(["fit", "--config", str(tmp_path / "office.yaml"), *alone]) == 2
+    assert "nothing says which checkpoint is best: PlaceRegression has no score" in capsys.readouterr().err
+    alone += ["--trainer.limit_val_batches=0", "--trainer.val_check_interval=null", "--run_id=alone"]
+    assert main(["fit", "--config", str(tmp_path / "office.yaml"), *alone]) == 0
+    one, two = (
+        json.loads((tmp_path / "runs" / "office" / name / "summary.json").read_text()) for name in ("r", "alone")
+    )
+    assert one["selection"]["monitor"] == "selection/source_error_mean"
+    assert two["selection"]["monitor"] is None

@@ -43,7 +43,10 @@ def print_table(
         if row:
             table.add_row(domain, _role(data, domain), *(_cell(name, row) for name in names))
     print(title)
-    _print(table)
+    if any(rows.values()):
+        _print(table)
+    else:
+        print("no domain has labels to be scored by; tlkit predict writes what the model makes of their rows")
     _print_recalls(rows, rest)
     if note:
         print(note)
