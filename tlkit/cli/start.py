@@ -35,11 +35,11 @@ def start(cli: TransferCLI) -> Unseen:
     assert trained.data_spec is not None
     cli.datamodule.start = trained.data_spec
     unseen = Unseen(run_of(file), trained.recipe, cli.resolved)
-    _say_what_is_not_checked(cli, unseen, trained)
+    _say_what_differs(cli, unseen, trained)
     return unseen
 
 
-def _say_what_is_not_checked(cli: TransferCLI, unseen: Unseen, trained: TransferModule) -> None:
+def _say_what_differs(cli: TransferCLI, unseen: Unseen, trained: TransferModule) -> None:
     assert trained.recipe is not None
     assert trained.data_spec is not None
     backbones = (recipe["model"]["backbone"].get("init_args") or {} for recipe in (trained.recipe, cli.resolved))
