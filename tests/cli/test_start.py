@@ -10,12 +10,16 @@ import torch
 import yaml
 
 import tlkit
-from tests.data.settings import image_folders
+from tests.data.settings import unlabelled_image_folders
 from tlkit.cli.main import main
 
 
 def weights(run, name="best"):
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def splits(run):
+    return json.loads((run / "splits.json").read_text())
 
 
 @pytest.fixture
@@ -74,9 +78,7 @@ def test_pretrained_weights_are_not_looked_for(recipe_file, monkeypatch, caplog)
 
 def test_images_that_nobody_has_labelled(tmp_path, capsys):
     """The classes are the run's: no folder here names one, neither to fit nor to predict."""
-    files = image_folders(tmp_path / "images")
-    for path in list((tmp_path / "images" / "sketch").rglob("*.png")):
-        path.rename(tmp_path / "images" / "sketch" / f"{path.parent.name}_{path.name}")
+    files = unlabelled_image_folders(tmp_path / "images")
     content = {
         "model": {
             "backbone": {"class_path": "ConvNet", "init_args": {"in_channels": 3, "channels": [4, 8], "hidden": 16}},
@@ -162,17 +164,13 @@ def test_nor_if_the_checkpoint_lies_in_the_run_itself(seen, trained, tmp_path):
 def test_nor_where_a_run_between_did_not_have_the_source(seen, free, trained):
     assert main(["fit", "--config", str(free), "--run_id=r", f"--start_from={trained.folder}"]) == 0
     run = free.parent / "runs" / "free" / "r"
-    before = json.loads((run / "splits.json").read_text())["mnist"]["before"]
+    before = splits(run)["mnist"]["before"]
     assert set(before) == {row for split in ("train", "val") for row in splits(trained.folder)["mnist"][split]}
     other = "--data.hold_out={seed: 5}"
     assert "were learned from in the run" in seen(f"--start_from={run}", other)
     assert main(["test", "--config", str(run / "config.yaml"), "--data.targets=[mnist]", other]) == 2
     assert main(["fit", "--resume", str(run), "--trainer.max_steps=8"]) == 0
     assert splits(run)["mnist"]["before"] == before
-
-
-def splits(run):
-    return json.loads((run / "splits.json").read_text())
 
 
 def test_what_is_not_checked_is_said(recipe_file, trained, tmp_path, caplog):

@@ -9,7 +9,7 @@ import yaml
 
 import tlkit
 from tests.data.scan_files import office
-from tests.data.settings import image_folders
+from tests.data.settings import unlabelled_image_folders
 from tests.data.text_files import sentences
 from tlkit.cli.main import main
 
@@ -119,9 +119,7 @@ def test_what_needs_its_labels_is_refused(recipe, arguments, message, capsys):
 )
 def test_tasks_that_look_at_the_source_again(task, tmp_path):
     """A data base of codes and a threshold come from the sources."""
-    files = image_folders(tmp_path / "images")
-    for path in list((tmp_path / "images" / "sketch").rglob("*.png")):
-        path.rename(tmp_path / "images" / "sketch" / f"{path.parent.name}_{path.name}")
+    files = unlabelled_image_folders(tmp_path / "images")
     content = {
         "model": {
             "backbone": {"class_path": "ConvNet", "init_args": {"in_channels": 3, "channels": [4, 8], "hidden": 16}},

@@ -60,6 +60,14 @@ def image_folders(root: Path) -> dict[str, Any]:
     return {"root": str(root)}
 
 
+def unlabelled_image_folders(root: Path) -> dict[str, Any]:
+    """Write the folders of :func:`image_folders`, with the images of ``sketch`` in no class's folder."""
+    files, sketch = image_folders(root), root / "sketch"
+    for path in list(sketch.rglob("*.png")):
+        path.rename(sketch / f"{path.parent.name}_{path.name}")
+    return files
+
+
 def series_columns(root: Path) -> dict[str, Any]:
     """Write a table of recordings; from Python its columns are named by a ``SeriesColumns``."""
     files = series_table(root)
