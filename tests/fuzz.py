@@ -41,11 +41,12 @@ from tlkit.cli.check import check_keys, check_recipe
 from tlkit.cli.options import override, parse_options
 from tlkit.cli.rebuild import load, read_checkpoint
 from tlkit.cli.recipes import read_recipe
-from tlkit.data import digit_files, tokens
-from tlkit.data.archives import unpack
-from tlkit.data.image_files import _Store, check_image
-from tlkit.data.series_files import SeriesColumns, SeriesTable
-from tlkit.data.tables import check_column, read_table, row_places, table_columns
+from tlkit.data.files.archives import unpack
+from tlkit.data.files.tables import check_column, read_table, row_places, table_columns
+from tlkit.data.images.files import _Store, check_image
+from tlkit.data.series.files import SeriesColumns, SeriesTable
+from tlkit.data.sets import digit_files
+from tlkit.data.text import tokens
 from tlkit.errors import TlkitError
 
 SECONDS, BYTES, LETTERS = 20, 2 << 30, 20_000

@@ -19,6 +19,8 @@ FLOORS = {
     "callbacks": 4, "report": 4, "start": 4,
     "cli": 5,
 }  # fmt: skip
+# Within data/: files of any kind; what all data modules share (""); a folder a form of data; shards; published sets.
+DATA_FLOORS = {"files": 0, "": 1, "fingerprints": 2, "images": 2, "series": 2, "text": 2, "shards": 3, "sets": 3}
 WITH_EXAMPLES = ("backbones", "finetuning", "functional", "losses", "metrics", "schedules", "tasks")
 # A contract is nothing by itself: its subclasses show it at work.
 CONTRACTS = {"AdaptationLoss", "Encoder", "Schedule", "Task"}
@@ -68,6 +70,25 @@ def test_imports_never_go_up(file):
         if other != "__version__" and FLOORS.get(other, 99) > FLOORS[part]
     ]
     assert not up
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "data").rglob("*.py")), ids=name_of)
+def test_forms_of_data_know_nothing_of_each_other(file):
+    def folder_of(module):  # tlkit.data.images.files is in "images", tlkit.data.base in ""
+        first = module.split(".")[2]
+        return first if (PACKAGE / "data" / first).is_dir() else ""
+
+    if file == PACKAGE / "data" / "__init__.py":
+        return  # it shows the names of all of them
+    folders = file.relative_to(PACKAGE / "data").parts[:-1]
+    folder = folders[0] if folders else ""
+    assert folder in DATA_FLOORS
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlkit.data"):
+            assert node.module != "tlkit.data", f"{name_of(file)}:{node.lineno} imports from the front door"
+            other = folder_of(node.module)
+            lower = DATA_FLOORS[other] < DATA_FLOORS[folder]
+            assert other == folder or lower, f"{name_of(file)}:{node.lineno} imports {node.module}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

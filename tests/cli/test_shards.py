@@ -15,7 +15,7 @@ from tests.data.settings import image_folders
 from tests.data.text_files import text_table
 from tlkit.cli.main import main
 from tlkit.data import ArrayShardDomains, ChestXRay, Digits, FingerprintDomains, ImageShardDomains, write_shards
-from tlkit.data.shard_scan import index_of
+from tlkit.data.shards.scan import index_of
 from tlkit.errors import DataError
 
 MODEL = {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlkit.data.windowed import WindowedDomains
+from tlkit.data.series.windowed import WindowedDomains
 
 FIVE = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 SIX = ("bike", "sit", "stand", "walk", "stairsup", "stairsdown")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from tests.data.sets import Lines
+from tests.data.small_sets import Lines
 from tlkit.data import DomainDataModule, HoldOut
 from tlkit.errors import ContractError, DataError
 

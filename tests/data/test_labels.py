@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from tests.data.sets import Lines
+from tests.data.small_sets import Lines
 from tlkit.data import DomainDataModule, HoldOut
 from tlkit.data.splits import choose_labelled
 from tlkit.errors import DataError

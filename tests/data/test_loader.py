@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from tests.data.sets import Noisy, side
+from tests.data.small_sets import Noisy, side
 from tlkit.data.loader import TrainLoader, eval_loader
 from tlkit.data.rows import DomainRows, SideRows
 from tlkit.errors import DataError

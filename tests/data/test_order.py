@@ -4,7 +4,7 @@ import torch
 from tlkit.data.loader import TrainLoader, eval_loader
 from tlkit.data.order import by_length
 from tlkit.data.rows import DomainRows, SideRows
-from tlkit.data.tokens import TokenRows, Tokens
+from tlkit.data.text.tokens import TokenRows, Tokens
 from tlkit.distributed import TrainBatches
 
 LENGTHS = torch.randint(1, 200, (5000,), generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
-from tests.data.sets import Noisy, side, tensors
+from tests.data.small_sets import Noisy, side, tensors
 from tlkit.data.rows import DomainRows, Draw, SideRows, TensorRows, mix, row_draws
 from tlkit.errors import DataError
 

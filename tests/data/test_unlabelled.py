@@ -32,7 +32,7 @@ from tlkit.data import (
     TextDomains,
     Windowing,
 )
-from tlkit.data.image_table import ImageColumns
+from tlkit.data.images.table import ImageColumns
 from tlkit.data.labels import missing_labels
 from tlkit.errors import DataError
 from tlkit.losses import CORAL, MCC

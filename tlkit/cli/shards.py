@@ -7,7 +7,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from tlkit.cli.check import check_data
 from tlkit.cli.request import ShardRequest
 from tlkit.data import DomainDataModule, write_shards
-from tlkit.data.image_files import ImageDomains
+from tlkit.data.images.files import ImageDomains
 from tlkit.errors import ConfigurationError
 
 __all__ = ["write"]

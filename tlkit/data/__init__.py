@@ -1,30 +1,30 @@
 """Data modules: which domains, in which role."""
 
-from tlkit.data.amazon import AmazonReviews
 from tlkit.data.base import DomainDataModule
-from tlkit.data.digits import Digits
-from tlkit.data.fingerprints import FingerprintDomains, FingerprintTable
-from tlkit.data.hhar import HHAR
-from tlkit.data.image_table import ImageTableDomains
-from tlkit.data.images import ImageFolderDomains
-from tlkit.data.medical import OCT, ChestXRay, MedMNIST
+from tlkit.data.fingerprints.domains import FingerprintDomains, FingerprintTable
+from tlkit.data.images.folders import ImageFolderDomains
+from tlkit.data.images.table import ImageTableDomains
 from tlkit.data.rows import TensorRows
-from tlkit.data.seglearn_watch import SeglearnWatch
-from tlkit.data.series import SeriesDomains
-from tlkit.data.series_files import SeriesColumns
-from tlkit.data.shard_scan import index_shards
-from tlkit.data.shard_writer import ShardSample, write_domain, write_shards
-from tlkit.data.shards import ArrayShardDomains, ImageShardDomains
-from tlkit.data.signals import Signals
-from tlkit.data.sp_sw_har import SPSWHAR
+from tlkit.data.series.domains import SeriesDomains
+from tlkit.data.series.files import SeriesColumns
+from tlkit.data.series.signals import Signals
+from tlkit.data.series.windows import Windowing
+from tlkit.data.sets.amazon import AmazonReviews
+from tlkit.data.sets.digits import Digits
+from tlkit.data.sets.hhar import HHAR
+from tlkit.data.sets.medical import OCT, ChestXRay, MedMNIST
+from tlkit.data.sets.seglearn_watch import SeglearnWatch
+from tlkit.data.sets.sp_sw_har import SPSWHAR
+from tlkit.data.sets.uci_har import UCIHAR
+from tlkit.data.sets.ujiindoorloc import UJIIndoorLoc
+from tlkit.data.sets.ujilibrary import UJILibrary
+from tlkit.data.sets.vision import PACS, DomainNet, Office31, OfficeHome, VisDA2017
+from tlkit.data.sets.wisdm import WISDM
+from tlkit.data.shards.domains import ArrayShardDomains, ImageShardDomains
+from tlkit.data.shards.scan import index_shards
+from tlkit.data.shards.writer import ShardSample, write_domain, write_shards
 from tlkit.data.splits import HoldOut
-from tlkit.data.text import TextDomains
-from tlkit.data.uci_har import UCIHAR
-from tlkit.data.ujiindoorloc import UJIIndoorLoc
-from tlkit.data.ujilibrary import UJILibrary
-from tlkit.data.vision import PACS, DomainNet, Office31, OfficeHome, VisDA2017
-from tlkit.data.windows import Windowing
-from tlkit.data.wisdm import WISDM
+from tlkit.data.text.domains import TextDomains
 
 __all__ = [
     "HHAR",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from tlkit.data.tables import check_column, row_places
+from tlkit.data.files.tables import check_column, row_places
 from tlkit.errors import DataError
 from tlkit.notes import say
 
@@ -91,10 +91,10 @@ def unlabelled_rows(
     """Return which rows of a table have no label: all its cells are missing or blank. The others are checked.
 
     Args:
-        frame: What :func:`~tlkit.data.tables.read_table` returned.
+        frame: What :func:`~tlkit.data.files.tables.read_table` returned.
         path: The file it was read from, for the message.
         columns: The columns that make the label.
-        kind: What they hold, as for :func:`~tlkit.data.tables.check_column`.
+        kind: What they hold, as for :func:`~tlkit.data.files.tables.check_column`.
         places: Where each row stands, if the frame is not as ``read_table`` returned it.
 
     Raises:

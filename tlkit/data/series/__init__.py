@@ -1,0 +1,1 @@
+"""Long recordings of sensors, and the windows that are cut out of them."""

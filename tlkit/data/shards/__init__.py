@@ -1,0 +1,1 @@
+"""Data larger than memory, in shards of many samples."""
