@@ -12,7 +12,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tests.data.recording_files import series_table, windows_of
-from tlkit.data import DomainDataModule, HoldOut, SeriesColumns, SeriesDomains, Signals, Windowing, series
+from tlkit.data import DomainDataModule, HoldOut, SeriesColumns, SeriesDomains, Signals, Windowing
+from tlkit.data.series import domains as series
 from tlkit.data.series.files import SeriesTable
 from tlkit.errors import DataError
 

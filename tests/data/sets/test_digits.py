@@ -12,7 +12,8 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from tlkit.data import Digits, HoldOut, digit_files
+from tlkit.data import Digits, HoldOut
+from tlkit.data.sets import digit_files
 from tlkit.errors import DataError
 
 
