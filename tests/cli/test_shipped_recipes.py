@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 import yaml
-from tests.data.test_digits import write_mnist, write_svhn, write_usps
 
+from tests.data.digit_sets import write_mnist, write_svhn, write_usps
 from tests.data.image_sets import domainnet, office31, office_home, pacs, visda2017
 from tests.data.medical_files import chest_xray, medmnist, oct_scans
 from tests.data.recording_files import hhar, sp_sw_har, uci_har, wisdm
