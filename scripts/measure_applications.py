@@ -353,7 +353,7 @@ def section(task: Task, seeds: list[int], results: Results) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     where = {f"{entry['where']}, {entry['date']}" for entries in rows.values() for entry in entries if "where" in entry}
-    return [*lines, "", f"Measured on {'; '.join(sorted(where))}.", ""]
+    return [*lines, "", *([f"Measured on {'; '.join(sorted(where))}.", ""] if where else [])]
 
 
 def _closed(task: Task, value: float, bounds: dict[str, list[float]]) -> str:
