@@ -41,18 +41,16 @@ def part_of(file):
 
 
 def imports(tree, file):
-    """Yield (line, part) for every import of tlkit, those under TYPE_CHECKING and inside functions included."""
+    """Yield (line, module, name) for every import of tlkit, those under TYPE_CHECKING and inside functions included."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found = [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(file)}:{node.lineno}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [(node.module, alias.name) for alias in node.names]
         else:
             continue
-        for name in names:
-            if name.split(".")[0] == "tlkit":
-                yield node.lineno, [*name.split("."), ""][1]
+        yield from ((node.lineno, module, name) for module, name in found if module.split(".")[0] == "tlkit")
 
 
 def test_every_part_has_a_floor():
@@ -64,9 +62,10 @@ def test_imports_never_go_up(file):
     part = part_of(file)
     if not part:
         return  # the front door shows names of every floor; test_import_is_light holds it
+    imported = ((line, f"{module}.{name}".split(".")[1]) for line, module, name in imports(tree_of(file), file))
     up = [
         f"{name_of(file)}:{line} imports {other} (floor {FLOORS[other]}) from floor {FLOORS[part]}"
-        for line, other in imports(tree_of(file), file)
+        for line, other in imported
         if other != "__version__" and FLOORS.get(other, 99) > FLOORS[part]
     ]
     assert not up
@@ -74,21 +73,21 @@ def test_imports_never_go_up(file):
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "data").rglob("*.py")), ids=name_of)
 def test_forms_of_data_know_nothing_of_each_other(file):
-    def folder_of(module):  # tlkit.data.images.files is in "images", tlkit.data.base in ""
-        first = module.split(".")[2]
-        return first if (PACKAGE / "data" / first).is_dir() else ""
-
-    if file == PACKAGE / "data" / "__init__.py":
+    data = PACKAGE / "data"
+    if file == data / "__init__.py":
         return  # it shows the names of all of them
-    folders = file.relative_to(PACKAGE / "data").parts[:-1]
-    folder = folders[0] if folders else ""
+
+    folder = str(file.parent.relative_to(data)).removeprefix(".")
     assert folder in DATA_FLOORS
-    for node in ast.walk(tree_of(file)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tlkit.data"):
-            assert node.module != "tlkit.data", f"{name_of(file)}:{node.lineno} imports from the front door"
-            other = folder_of(node.module)
+    for line, module, name in imports(tree_of(file), file):
+        where = f"{name_of(file)}:{line} imports {module}"
+        assert module != "tlkit.data", f"{where}, the front door"
+        assert (module, name) != ("tlkit", "data"), f"{where}.data, the front door"
+        if module.startswith("tlkit.data."):
+            first = module.split(".")[2]
+            other = first if (data / first).is_dir() else ""
             lower = DATA_FLOORS[other] < DATA_FLOORS[folder]
-            assert other == folder or lower, f"{name_of(file)}:{node.lineno} imports {node.module}"
+            assert other == folder or lower, where
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
