@@ -17,7 +17,7 @@ from tlkit.losses import BNM, L2SP
 from tlkit.tasks import Classification, Diagnosis, Hashing, PlaceRegression, Regression
 from tlkit.types import DataSpec
 
-X = torch.rand(5, 4)
+X = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
 SPEC = DataSpec(("a",), ("a",), (), classes=("x", "y", "z"))
 
 
@@ -159,9 +159,11 @@ def test_extra_state_is_no_weight():
 @torch.no_grad()
 def test_adapters_are_merged():
     trained = built(finetuning=LoRA(rank=2, target_modules=["layers.0"]))
-    assert torch.allclose(started(trained)(X), trained(X), atol=1e-5)
+    before = trained(X)
+    rounding = 1e-5 * before.abs().max()  # merging rounds each weight once; some outputs are small sums of large terms
+    assert (started(trained)(X) - before).abs().max() < rounding
     again = started(trained, finetuning=LoRA(rank=2, target_modules=["layers.0"]))
-    assert torch.allclose(again(X), trained(X), atol=1e-5)  # a new adapter adds nothing yet
+    assert (again(X) - before).abs().max() < rounding  # a new adapter adds nothing yet
 
 
 @pytest.mark.parametrize("before", ["joint", "adabn", "domain_specific"])
