@@ -177,6 +177,14 @@ TASKS = [
         baselines=("knn", "knn_positive", "knn_powed"),
     ),
     Task(
+        "wifi/ujiindoorloc_phone13_phone14_to_phone06_phone07",
+        "test/training/phone-06/error_mean",
+        scale=1,
+        lower_is_better=True,
+        more=("error_p95", "test/training/phone-07/error_mean", "test/training/phone-07/error_p95"),
+        baselines=("knn", "knn_positive", "knn_powed"),
+    ),
+    Task(
         "wifi/ujiindoorloc_floor_training_to_validation",
         "test/validation/accuracy",
         note="The oracle trains on half of the target's walks and is tested on the rest; the others are tested on all.",

@@ -27,7 +27,8 @@ def test_your_own_texts(tmp_path, monkeypatch, representation):
     more = [(text, names[label], domain) for domain in ("dvd", "electronics") for text, label in sentences(domain, 60)]
     pd.concat([frame, pd.DataFrame(more, columns=frame.columns)]).to_csv("mine.csv", index=False)
     Path("mine.yaml").write_text(block("yaml")[0], encoding="utf-8")
-    words = ["--trainer.max_steps=120", "--trainer.val_check_interval=40", "--trainer.accelerator=cpu"]
+    steps, interval = (120, 40) if representation == "words" else (6, 2)
+    words = [f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={interval}", "--trainer.accelerator=cpu"]
     words += ["--trainer.log_every_n_steps=1", "--run_id=r"]
     if representation == "tokens":
         folder = write_tokenizer(tmp_path / "bert")

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from functools import cache
 
 import lightning as L
 import numpy as np
@@ -55,27 +56,36 @@ class Shards(L.Callback):
         self.share = held / sum(parameter.numel() for parameter in learning.values())
 
 
-def sharded(world):
+QUICK = ("bert", "lora", "clipped", "accumulated", "batch norm over ranks", "hash_pairwise")
+SLOW = tuple(name for name in CASES if name not in QUICK)
+
+
+def sharded(world, names):
     found = {}
-    for name, case in CASES.items():
-        shards = Shards()
+    for name in names:
+        case, shards = CASES[name], Shards()
         found[name] = train(case, world, strategy="fsdp2" if world > 1 else "auto", steps=6, callbacks=[shards])
         found[name].shards = shards.whole, shards.share
     return found
 
 
 @pytest.fixture(scope="module")
-def one():
-    return sharded(1)
+def results(tmp_path_factory):
+    """Return a function that runs cases on one process and on two, once, and returns what both found."""
+
+    @cache
+    def run(names):
+        return sharded(1, names), on_ranks(2, sharded, 2, names, folder=tmp_path_factory.mktemp("ranks"))
+
+    return run
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return on_ranks(2, sharded, 2, folder=tmp_path_factory.mktemp("ranks"))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_two_ranks_with_a_share_each_equal_one(one, two, name):
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [*((QUICK, name) for name in QUICK), *(pytest.param(SLOW, name, marks=pytest.mark.slow) for name in SLOW)],
+)
+def test_two_ranks_with_a_share_each_equal_one(results, names, name):
+    one, two = results(names)
     for ranks in two:
         result = ranks[name]
         assert distance(one[name].gradient, result.gradient) < 1e-12

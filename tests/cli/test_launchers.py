@@ -322,6 +322,7 @@ def sbatch(recipe_file):
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_srun(recipe_file, sbatch, one):
     ((out, _),) = finish(sbatch(*TRAINING))

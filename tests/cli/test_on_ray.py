@@ -24,6 +24,7 @@ def ray(words, folder):
 
 @needs_ray
 @pytest.mark.ddp
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_workers(recipe_file, one):
     ((out, err),) = finish(ray(["fit", "--config", recipe_file, "--workers", "2", *TRAINING], recipe_file.parent))

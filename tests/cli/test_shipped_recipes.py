@@ -24,7 +24,29 @@ LAUNCH = RECIPES / "launch"  # what is in it starts recipes and is none: tests/c
 FILES = sorted(file for file in RECIPES.rglob("*") if file.is_file() and file.parent != LAUNCH)
 NAMES = [file.relative_to(RECIPES).with_suffix("").as_posix() for file in FILES]
 every_recipe = pytest.mark.parametrize("name", NAMES)
+
+
+def one_of_each_kind():
+    """Return the recipes, those marked slow that differ from one before in domains, share of labels and steps alone."""
+    seen, found = set(), []
+    for file, name in zip(FILES, NAMES, strict=True):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for part, keys in (
+            (content["data"]["init_args"], ("sources", "targets", "also_test", "label_fraction")),
+            (content["trainer"], ("max_steps", "val_check_interval", "log_every_n_steps")),
+        ):
+            for key in keys:
+                part.pop(key, None)
+        kind = json.dumps(content, default=str)
+        found.append(pytest.param(name, marks=[pytest.mark.slow] if kind in seen else []))
+        seen.add(kind)
+    return found
+
+
+one_recipe_of_each_kind = pytest.mark.parametrize("name", one_of_each_kind())
 STEPS = 2  # a validation after each: training goes on after the first
+LARGEST = 64  # pixels a side, or tokens: that a recipe fits its network does not depend on it
+INCEPTION = 80  # the least that Inception-v3 leaves a pixel of
 
 
 def header(name):
@@ -44,6 +66,11 @@ def entry(name, key):
     return " ".join(found[1].split())
 
 
+def commands(name):
+    """Return the words of the two commands in a recipe's header."""
+    return [shlex.split(entry(name, key)) for key in ("Run", "Vary")]
+
+
 def test_there_are_recipes_and_all_are_yaml():
     assert NAMES
     assert not [file for file in FILES if file.suffix != ".yaml"]
@@ -59,13 +86,18 @@ def test_the_header_says_what_it_is_what_it_needs_and_how_it_was_chosen(name):
 
 
 @every_recipe
-def test_the_commands_in_the_header_are_of_this_recipe_and_are_understood(name, tmp_path, capsys):
-    run, (program, command, *words) = (shlex.split(entry(name, key)) for key in ("Run", "Vary"))
+def test_the_commands_in_the_header_are_of_this_recipe(name):
+    run, vary = commands(name)
     assert run == ["tlkit", "fit", "--config", name]  # understood if it is with more words, and trained below
-    assert [program, command, *words[:2]] == run
-    assert len(words) > 2
+    assert vary[:4] == run
+    assert len(vary) > 4
+
+
+@one_recipe_of_each_kind
+def test_the_commands_in_the_header_are_understood(name, tmp_path, capsys):
+    words = commands(name)[1][1:]
     words += [word for word in at_hand(read(name), tmp_path) if word.startswith("--model")]
-    assert main([command, *words, "--print_config"]) == 0
+    assert main([*words, "--print_config"]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)
     assert resolved["recipe"] == name
     assert resolved["trainer"]["max_steps"] > 0
@@ -125,7 +157,7 @@ def small_sets(tmp_path_factory):
 
 
 def at_hand(recipe, folder):
-    """Return what a recipe at full size is changed in: weights from a hub, large images, worker processes.
+    """Return what a recipe at full size is changed in: weights from a hub, large images, long texts, worker processes.
 
     Skips the test of a recipe whose encoder lies in a package that is in no lock; .ci/run installs it.
     """
@@ -134,7 +166,11 @@ def at_hand(recipe, folder):
         pytest.importorskip(given["tokenizer"].removeprefix("package:"))
     words = []
     if backbone.get("pretrained") is True:
-        words += ["--model.backbone.pretrained=false", "--data.image_size=80"]
+        words.append("--model.backbone.pretrained=false")
+    if given.get("image_size", 0) > LARGEST:
+        words.append(f"--data.image_size={INCEPTION if backbone['name'].startswith('inception') else LARGEST}")
+    if given.get("max_length", 0) > LARGEST:
+        words.append(f"--data.max_length={LARGEST}")
     if str(given.get("tokenizer")).startswith("bert-"):
         tiny = write_tokenizer(folder / "bert")
         words += [f"--model.backbone.name_or_folder={tiny}", "--model.backbone.pretrained=false"]
@@ -146,7 +182,7 @@ def at_hand(recipe, folder):
     return words
 
 
-@every_recipe
+@one_recipe_of_each_kind
 def test_it_runs_and_leaves_a_whole_run_folder(name, tmp_path, capsys, small_sets, request):
     recipe = read(name)
     given = recipe["data"]["init_args"]

@@ -50,6 +50,9 @@ def office(root: Path, **columns: Any) -> dict[str, Any]:
     return {"table": FingerprintTable(str(root / "office.csv"), **{**table, "group": "series", **columns})}
 
 
+PHONES = np.array([14, 13, 14, 13, 14, 13, 6, 7])  # of one visit after the other
+
+
 def ujiindoorloc_frame(period: str, rows: int) -> pd.DataFrame:
     """One file of UJIIndoorLoc: visits of five scans in training, walks of five scans in validation."""
     position = grid(rows // 5).repeat(5, axis=0)[:rows]
@@ -67,7 +70,7 @@ def ujiindoorloc_frame(period: str, rows: int) -> pd.DataFrame:
         "SPACEID": number // 5 % 7,
         "RELATIVEPOSITION": np.ones(rows, int),
         "USERID": number // 5 % 2 + 1 if training else np.zeros(rows, int),
-        "PHONEID": np.where(number // 5 % 2, 13, 14) if training else np.where(number // 10 % 2, 13, 20),
+        "PHONEID": PHONES[number // 5 % len(PHONES)] if training else np.where(number // 10 % 2, 13, 20),
         "TIMESTAMP": 1_370_000_000 + 400 * (number // 5) + 10 * (number % 5) + (0 if training else 10**7),
     }
     names = [f"WAP{i:03d}" for i in range(1, 521)]
