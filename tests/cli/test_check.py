@@ -79,6 +79,7 @@ def test_names_become_import_paths(recipe):
         ("trainer.precision", "bf17", "unknown value for trainer.precision 'bf17': did you mean 'bf16'"),
         ("data.sources", "mnist", r"data.sources must be list\[str\], got 'mnist'"),
         ("data.batch_size", 2.5, "data.batch_size must be int, got 2.5"),
+        ("data.sources", [1], "data.sources must be list[str], got [1]: write ['1']"),
         ("model.optimizer.lr", "fast", "model.optimizer.lr must be float"),
         ("model.adaptation", "CORAL", r"model.adaptation takes a list, got one entry; write \[CORAL\]"),
         ("model.adaptation", {"class_path": "MMD"}, r"write \[MMD\]"),

@@ -224,7 +224,7 @@ def test_faults_in_the_data_are_found_at_setup_with_their_place():
 def test_a_data_module_without_dataset():
     class Bare(DomainDataModule):
         domains = ["a"]
-        classes = ["x"]
+        classes = ["x", "y"]
 
     with pytest.raises(TypeError, match=r"Bare must define dataset\(domain, split\)"):
         Bare(["a"]).setup()

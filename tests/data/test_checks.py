@@ -39,6 +39,8 @@ def test_roles():
         check_roles(["a", "a"], [], [])
     with refuses(r"targets is a list of domain names, got the string 'usps': write targets=\['usps'\]"):
         check_roles(["mnist"], "usps", [])
+    with refuses("sources: the name of a domain is text, got 1: write '1', in quotes"):
+        check_roles([1], ["a"], [])
     with refuses("sources and targets are both empty"):
         check_roles([], [], ["a"])
 
@@ -51,6 +53,8 @@ def test_unknown_domain_shows_near_names():
 def test_classes():
     check_classes({"a": ["cat", "dog"], "b": ["cat", "dog"]})
     check_classes({"a": [], "b": []})
+    with refuses("all labels of this run are 'cat': there is nothing to tell apart with one class.* Classes are read"):
+        check_classes({"a": ["cat"], "b": ["cat"]}, where=lambda what: f"{what}.csv")
     with refuses("domains 'a' and 'b' have no class in common: cat, dog against car, van"):
         check_classes({"a": ["cat", "dog"], "b": ["car", "van"]})
     with refuses(r"got a 2, b 3 classes: 'a' lacks pig\. Leave out"):

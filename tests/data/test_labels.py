@@ -190,11 +190,11 @@ def test_both_kinds_of_budget_on_different_domains():
         ({"label_fraction": {"short": 1.5}}, "at most at 1, got 1.5 for 'short'"),
         (
             {"labels_per_class": 37},
-            "domain 'long' cannot be split: labels_per_class is 37, but class 0 has 36",
+            "domain 'long' cannot be split: labels_per_class is 37, but class number 0 has 36 training rows: give",
         ),
         (
             {"labels_per_class": {"short": 13}},
-            "'short' cannot be split: labels_per_class is 13, but class . has",
+            "'short' cannot be split: labels_per_class is 13, but class number . has",
         ),
         (
             {"labels_per_class": 1, "batch_size": 3},

@@ -151,7 +151,9 @@ def _check_type(value: Any, annotation: Any, where: str) -> None:
         choices = _choices(annotation)
         if choices and isinstance(value, str):
             raise ConfigurationError(unknown(f"value for {where}", value, choices)) from error
-        raise ConfigurationError(f"{where} must be {_wording(annotation)}, got {value!r}") from error
+        words = isinstance(value, list) and any(isinstance(each, (int, float)) for each in value)
+        hint = f": write {[str(each) for each in value]}" if words and "list[str]" in _wording(annotation) else ""
+        raise ConfigurationError(f"{where} must be {_wording(annotation)}, got {value!r}{hint}") from error
 
 
 def _choices(annotation: Any) -> list[str]:

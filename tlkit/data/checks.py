@@ -38,6 +38,8 @@ def check_roles(sources: Sequence[str], targets: Sequence[str], also_test: Seque
         if isinstance(names, str):
             raise DataError(f"{role} is a list of domain names, got the string {names!r}: write {role}=[{names!r}]")
         for name in names:
+            if not isinstance(name, str):
+                raise DataError(f"{role}: the name of a domain is text, got {name!r}: write '{name}', in quotes")
             if name in taken:
                 twice = f"twice in {role}" if taken[name] == role else f"both in {taken[name]} and in {role}"
                 raise DataError(f"domain {name!r} is {twice}: a domain has one role in a run; remove one of the two")
@@ -158,7 +160,7 @@ def check_classes(
 
     Raises:
         DataError: If two domains have no class in common, one lacks classes that another has, or their order differs;
-            or if there is no domain with labels and nothing else is known of them.
+            if there is one class in all; or if there is no domain with labels and nothing else is known of them.
     """
     if not classes:
         if not known:
@@ -178,6 +180,11 @@ def check_classes(
                 f"{_read_from('Classes', where)}"
             )
     everything = dict.fromkeys(name for names in classes.values() for name in names)
+    if len(everything) == 1:
+        raise DataError(
+            f"all labels of this run are {next(iter(everything))!r}: there is nothing to tell apart with one class. "
+            f"Check what the labels are read from, or name other domains.{_read_from('Classes', where)}"
+        )
     lacking = {domain: [name for name in everything if name not in names] for domain, names in classes.items()}
     if any(lacking.values()):
         counts = ", ".join(f"{domain} {len(names)}" for domain, names in classes.items())

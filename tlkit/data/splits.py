@@ -121,7 +121,10 @@ def choose_labelled(
     for label in np.unique(labels[rows]):
         mine = order[labels[rows][order] == label]
         if len(mine) < budget:
-            raise DataError(f"labels_per_class is {budget}, but class {label} has {len(mine)} training rows")
+            raise DataError(
+                f"labels_per_class is {budget}, but class number {label} has {len(mine)} training rows: give at most "
+                f"{np.unique(labels[rows], return_counts=True)[1].min()}"
+            )
         seen: dict[int, int] = {}  # a group's second row comes after the first row of every other group
         turn = []
         for group in member[mine].tolist():
@@ -185,9 +188,15 @@ def divide(
     held = np.zeros(len(rows), bool)
     held[chosen] = True
     if held.all() or not held.any():
-        unit = "rows" if groups is None else "groups"
-        number = len(rows) if groups is None else len(np.unique(np.asarray(groups)[rows]))
-        raise DataError(f"{number} {unit} are too few to hold out {count} of {len(rows)} rows and keep the others")
+        if groups is None:
+            raise DataError(f"{len(rows)} rows are too few to hold out {count} of {len(rows)} rows and keep the others")
+        there = [str(name) for name in np.unique(np.asarray(groups)[rows])]
+        listed = f"{', '.join(there[:3])}{', ...' if len(there) > 3 else ''}"
+        raise DataError(
+            f"{count} of the {len(rows)} rows left cannot be held out and the others kept: they are of "
+            f"{len(there)} group{'s' * (len(there) != 1)} ({listed}), and a group (a person, a recording, a visit) is "
+            "not divided. What is trained, validated and tested on needs a group each: add some, or group otherwise"
+        )
     return rows[~held], rows[held]
 
 

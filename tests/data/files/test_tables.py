@@ -110,6 +110,13 @@ def test_numbers_of_json_stay_what_they_are(tmp_path):
         ("t.jsonl", '{"text": "a"}\n{"text"\n', "FILE, line 2: not JSON"),
         ("t.jsonl", '{"text": "a"}\n["b"]\n', "FILE, line 2: each line must hold one JSON object, got a list"),
         ("t.jsonl", "", "FILE is empty"),
+        (
+            "t.jsonl",
+            '{"text": "a"}\n{"text": "wo\\ud83d", "n": 1}\n',
+            "FILE, line 2, column 'text': half of a character",
+        ),
+        ("t.jsonl", '{"text": "a", "n": ["\\uDE00"]}\n', "FILE, line 1, column 'n': half of a character, '\\ude00'"),
+        ("t.csv", "text,label\n\n", "FILE is empty: it has no rows"),
         ("t.csv.gz", "text\na\n", "cannot read the table FILE: Not a gzipped file"),
         ("t.parquet", "text", "cannot read the table FILE"),
         ("t.xlsx", "text", "FILE has another ending: a table is a file that ends in .csv"),
@@ -117,6 +124,16 @@ def test_numbers_of_json_stay_what_they_are(tmp_path):
 )
 def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
     assert message in fails(write(tmp_path / name, content))
+
+
+def test_a_whole_character_beyond_16_bits_is_read(tmp_path):
+    frame = read_table(write(tmp_path / "t.jsonl", json.dumps({"text": "well 😀 done"}) + "\n"), ["text"])
+    assert frame["text"].tolist() == ["well 😀 done"]
+
+
+def test_a_parquet_file_without_rows(tmp_path):
+    pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(tmp_path / "t.parquet")
+    assert fails(tmp_path / "t.parquet") == "FILE is empty: it has no rows; get it again, or remove it"
 
 
 def test_a_missing_file_and_a_folder(tmp_path):

@@ -129,7 +129,19 @@ def put(column, row, value):
         (
             lambda frame: frame.__setitem__(["x_m", "y_m"], frame[["x_m", "y_m"]] / 1e5 + 40),
             {},
-            "look like degrees. This is a guess",
+            "office.csv, domain 'old': 'x_m' and 'y_m' look like degrees. This is a guess",
+        ),
+        (
+            lambda frame: frame.update(frame.loc[frame.phone == "new", ["x_m", "y_m"]] / 1e5 + 52),
+            {},
+            "office.csv, domain 'new': 'x_m' and 'y_m' look like degrees. This is a guess",
+        ),
+        (
+            lambda frame: [
+                frame.__setitem__(f"AP{i}", frame[f"AP{i}"].mask(frame.phone == "new", 100)) for i in range(6)
+            ],
+            {},
+            r"domain 'new': none of its 60 scans hears an access point \(office.csv, line 62, for one\): check",
         ),
         (
             lambda frame: [frame.__setitem__(f"AP{i}", [-100, -100, -60] * 40) for i in range(6)],
@@ -196,3 +208,22 @@ def test_a_row_that_lacks_a_cell_is_not_read_shifted(tmp_path):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=r"office.csv, line 5: expected 12 cells as in the header, got 11; correct"):
         data.setup()
+
+
+def test_scans_that_hear_nothing_of_what_a_source_hears_are_counted(tmp_path, caplog):
+    def change(frame):
+        frame["AP5"] = frame["AP5"].mask(frame.phone == "old", 100)
+        lost = (frame.phone == "new") & (frame.index < 80)  # of the rows 60 to 119
+        for number in range(5):
+            frame[f"AP{number}"] = frame[f"AP{number}"].mask(lost, 100)
+        frame.loc[lost, "AP5"], frame.loc[~lost, "AP0"] = -70, -60
+
+    data = rewritten(tmp_path, change)
+    with caplog.at_level("INFO"):
+        data.setup()
+    assert "domain 'new': 20 of 60 scans hear no access point that a source hears" in caplog.text
+
+
+def test_a_coordinate_that_is_named_twice():
+    with pytest.raises(DataError, match=r"table\.x and table\.y both name the column 'x_m'"):
+        FingerprintTable("a.csv", x="x_m", y="x_m")

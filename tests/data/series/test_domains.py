@@ -139,12 +139,14 @@ def test_time_stamps_that_are_coarser_than_the_samples_are_refused(tmp_path):
         for number in range(3):
             path = tmp_path / device / f"{number}.csv"
             path.parent.mkdir(exist_ok=True)
-            rows = [f"2024-05-31T12:00:{row // 50:02d},{row % 5},0,a" for row in range(500)]
+            rows = [f"2024-05-31T12:00:{row // 50:02d},{row % 5},0,{'ab'[number % 2]}" for row in range(500)]
             path.write_text("\n".join(["t,x,y,label", *rows]) + "\n")
     dates = replace(ACC, unit="date")
     text = refused(tmp_path, dates, windows=Windowing(rate=50, length=64, stride=32))
     assert "0.csv: its 500 samples have 10 different time stamps, 1 s apart, and windows.rate asks for 50" in text
     assert len(make(tmp_path, dates, windows=Windowing(rate=1, length=4, stride=2)).row_names("phone")) == 12
+    (tmp_path / "phone" / "0.csv").write_text("\n".join(["t,x,y,label", *["2024-05-31T12:00:00,1,0,a"] * 500]) + "\n")
+    assert "0.csv: all its 500 samples have the same time stamp" in refused(tmp_path, dates)
 
 
 def test_dates_of_parquet_are_dates(tmp_path):

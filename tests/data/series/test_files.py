@@ -157,6 +157,40 @@ def test_bad_tables(tmp_path, text, message):
         SeriesTable(write(tmp_path / "a.csv", text), SeriesColumns(XY))
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": "y"}, "columns.channels and columns.label both name 'y': the network would see it"),
+        ({"person": "x"}, "columns.channels and columns.person both name 'x'"),
+        ({"time": "y"}, "columns.channels and columns.time both name 'y'"),
+        ({"person": "place", "domain": "place"}, "columns.domain and columns.person name the same column 'place'"),
+        ({"time": "label"}, "columns.label and columns.time name the same column 'label'"),
+    ],
+)
+def test_a_column_says_one_thing(columns, message):
+    with pytest.raises(DataError, match=message):
+        SeriesColumns(XY, **columns)
+
+
+def test_a_channel_called_label_where_the_path_says_the_label():
+    SeriesColumns(["x", "label"], path=r"(?P<label>[a-z]+)_")
+
+
+def test_another_unit_than_that_of_the_time_stamps(tmp_path):
+    path = write(tmp_path / "a.csv", "x,y,label,t,when\n1,2,a,0.5,2022-07-11T10:06:17\n1,2,a,1.0,2022-07-11T10:06:18\n")
+    with pytest.raises(
+        DataError, match=r"column 't': columns.unit is 'date', and .* numbers such as 0.5: set columns.un"
+    ):
+        SeriesTable(path, SeriesColumns(XY, time="t", unit="date"))
+    message = r"column 'when': columns.unit is 's', and .* dates such as '2022-07-11.*: set columns.unit to 'date'"
+    with pytest.raises(DataError, match=message):
+        SeriesTable(path, SeriesColumns(XY, time="when"))
+    frame = pd.read_csv(path, parse_dates=["when"])
+    frame.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=message):
+        SeriesTable(tmp_path / "a.parquet", SeriesColumns(XY, time="when"))
+
+
 def test_bad_dates(tmp_path):
     path = write(tmp_path / "a.csv", "x,y,label,t\n1,2,a,2022-07-11T10:06:17\n1,2,a,11 July\n")
     with pytest.raises(DataError, match=r"a.csv, line 3, column 't': expected a date such as .* got '11 July'"):

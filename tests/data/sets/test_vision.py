@@ -57,6 +57,11 @@ def test_a_domain_that_is_not_here_is_fetched(tmp_path, monkeypatch):
         DataError, match=r"PACS lacks pacs/images/photo, pacs/images/sketch: pacs.zip is not in .*drive"
     ):
         ready(PACS, ["photo"], ["sketch"])
+    mine = str(tmp_path / "PACS")  # somebody's own copy of a part: nothing is fetched into it
+    with pytest.raises(
+        DataError, match=r"PACS lacks sketch \(it has photo, art_painting, cartoon\): put it there, or leave root out"
+    ):
+        ready(PACS, ["photo"], ["sketch"], root=mine)
     mirror = tmp_path / "mirror"
     for domain in PACS.domains:
         for name in ("dog", "guitar"):

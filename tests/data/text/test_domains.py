@@ -308,7 +308,7 @@ def test_tokens_of_several_sources_share_a_batch(tmp_path):
         ([("a", "x", "dvd"), ("b", None, "dvd")], "t.csv, line 3, column 'label': expected a label, got nothing"),
         ([("a", "x", "dvd"), ("a", "x", None)], "t.csv, line 3, column 'domain': expected a label"),
         ([(1, "x", "dvd"), (2, "x", "dvd")], "t.csv, line 2, column 'text': expected text, got the number 1"),
-        ([], "holds no rows"),
+        ([], "t.csv is empty: it has no rows"),
     ],
 )
 def test_bad_cells_are_named(tmp_path, rows, message):
@@ -322,6 +322,7 @@ def test_a_label_missing_from_a_domain(tmp_path):
 
 
 def test_arguments_that_contradict_each_other(table, tmp_path):
+    assert "two of them name the same column, got 'text', 'text' and 'domain'" in fails(table, label="text")
     assert "give one of tokenizer" in fails(table, words=None)
     assert "give one of tokenizer" in fails(table, tokenizer="bert-base-uncased")
     assert "words must be at least 1, got 0" in fails(table, words=0)

@@ -80,8 +80,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
         optional: Those among them that are of missing cells alone where the file lacks them.
 
     Raises:
-        DataError: If the file is missing, empty or cannot be read; if a row of a CSV file has another number of cells
-            than the header, with its line; or if a column is lacking, with near names and all of them.
+        DataError: If the file is missing, has no rows or cannot be read; if a row of a CSV file has another number of
+            cells than the header, with its line; or if a column is lacking, with near names and all of them.
     """
     kind, wanted = _kind(path), list(dict.fromkeys(columns))
     records = _json_records(path) if kind == "json" else []
@@ -91,7 +91,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     if kind == "json":
         return pd.DataFrame({name: [record.get(name) for record in records] for name in wanted})
     if kind == "parquet":
-        return _parquet_columns(path, found).reindex(columns=wanted)
+        return _with_rows(path, _parquet_columns(path, found).reindex(columns=wanted))
     try:
         _check_widths(path, len(there))
         with warnings.catch_warnings():
@@ -106,9 +106,15 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
                 low_memory=False,
                 encoding="utf-8",
             )
-        return frame.reindex(columns=wanted)
     except _FAULTS as error:
         raise _unreadable(path, error) from error
+    return _with_rows(path, frame.reindex(columns=wanted))
+
+
+def _with_rows(path: Path, frame: Any) -> Any:
+    if not len(frame):
+        raise DataError(f"{path} is empty: it has no rows; get it again, or remove it")
+    return frame
 
 
 def check_column(
@@ -251,8 +257,22 @@ def _records(path: Path) -> list[dict[str, Any]]:
                 ) from error
             if not isinstance(record, dict):
                 raise DataError(f"{path}, line {number}: each line must hold one JSON object, got a {_noun(record)}")
+            if "\\ud" in line.lower():
+                _check_surrogates(path, number, record)
             records.append(record)
     return records
+
+
+def _check_surrogates(path: Path, number: int, record: dict[str, Any]) -> None:
+    """Refuse half of a character, which JSON can hold and nothing else: what is left of a text cut in an emoji."""
+    for name, value in record.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{path}, line {number}, column {name!a}: half of a character, {error.object[error.start]!a} "
+                "without its other half, as where a text was cut in the middle of an emoji; take it out"
+            ) from error
 
 
 def _check_widths(path: Path, width: int) -> None:

@@ -54,6 +54,10 @@ class FingerprintTable:
     missing: float | None = 100.0
     origin: tuple[float, float] = (0.0, 0.0)
 
+    def __post_init__(self) -> None:
+        if self.x == self.y:
+            raise DataError(f"table.x and table.y both name the column {self.x!r}: name the two coordinates")
+
 
 class FingerprintDomains(ScanDomains):
     r"""WiFi fingerprints of your own: positions in metres, floors or buildings from received signal strengths.
@@ -248,8 +252,10 @@ class FingerprintDomains(ScanDomains):
         columns, known = self._label_columns, ~self._missing
         position = np.full((len(known), 2), np.nan)
         position[known] = self._frame.loc[known, columns].to_numpy(np.float64) - np.asarray(self.table.origin)
-        if known.any():
-            check_metres(position[known], str(self.path), columns, self.table.origin)
+        for domain, rows in self._by_domain.items():  # each by itself: sites in two towns are a degree apart
+            if known[rows].any():
+                where = f"{self.path}, domain {domain!r}"
+                check_metres(position[rows][known[rows]], where, columns, self.table.origin)
         return position
 
     @cached_property

@@ -17,6 +17,7 @@ from tlkit.data.base import DomainDataModule
 from tlkit.data.labels import label_numbers
 from tlkit.data.rows import TensorRows
 from tlkit.errors import ContractError, DataError, unknown
+from tlkit.notes import say
 from tlkit.types import Split
 
 __all__ = ["PositionLabel", "Representation", "ScanDomains", "Scans", "check_metres", "represent"]
@@ -127,6 +128,7 @@ class ScanDomains(DomainDataModule):
         if label == "position":
             self.quantities = ("x_m", "y_m")
         self._scans: dict[str, tuple[Scans, TensorRows]] = {}
+        self._heard: dict[str, NDArray[np.bool_]] = {}
 
     def scans(self, domain: str) -> Scans:
         """Read the scans of one domain."""
@@ -152,15 +154,35 @@ class ScanDomains(DomainDataModule):
                 y: NDArray[Any] = scans.position.astype(np.float32)
             else:
                 y = label_numbers(scans.labels[self.label], self.classes)
+            self._check_heard(domain, scans)  # before the division, which may ask for the other domains
             self.divide(domain, y, scans)
             x = represent(scans.rssi, self.representation, self.weakest, self.exponent)
             scans.rssi = scans.rssi[:0]  # it is not needed any more
             self._scans[domain] = scans, TensorRows(torch.from_numpy(x), torch.from_numpy(y))
         return self._scans[domain]
 
+    def _check_heard(self, domain: str, scans: Scans) -> None:
+        """Refuse a domain that hears nothing, and say how many of its scans hear nothing that a source hears."""
+        heard = ~np.isnan(scans.rssi)
+        self._heard[domain] = np.asarray(heard.any(axis=0))
+        if not self._heard[domain].any():
+            raise DataError(
+                f"domain {domain!r}: none of its {len(heard)} scans hears an access point ({scans.names[0]}, for one): "
+                "check the columns of signal strengths, and the value that marks what was not heard"
+            )
+        if domain in self.sources or not self.sources or not set(self.sources) <= self._heard.keys():
+            return
+        known = np.stack([self._heard[source] for source in self.sources]).any(axis=0)
+        deaf = int((~heard[:, known].any(axis=1)).sum())
+        if deaf:
+            say(
+                f"domain {domain!r}: {deaf} of {len(heard)} scans hear no access point that a source hears, and all "
+                "look the same to the network"
+            )
+
 
 def _named_as_degrees(columns: Sequence[str]) -> bool:
-    return all(re.search(r"(?<![a-z])(lat|lon|lng|latitude|longitude)(?![a-z])", name.lower()) for name in columns)
+    return all(re.search(r"(?<![a-z])(lat|lon|lng|long|latitude|longitude)(?![a-z])", name.lower()) for name in columns)
 
 
 def check_metres(position: NDArray[np.float64], where: str, columns: Sequence[str], origin: Sequence[float]) -> None:

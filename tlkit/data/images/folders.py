@@ -102,6 +102,12 @@ class ImageFolderDomains(ImageDomains):
                 f"images of domain {domain!r} are like this): move them into class folders or away; or, if no image "
                 "of a target has a label, move all of them out of the class folders"
             )
+        if loose and domain in self.sources:
+            raise DataError(
+                f"sources: domain {domain!r} has no labels, and a source is trained on with its labels: "
+                f"{loose[0].name} lies in no class folder; images belong in {domain}/<class>/ below root, "
+                f"{self.folder}, which may be one level too deep"
+            )
         if loose:
             names = [f"{domain}/{path.name}" for path in loose]
             return Listing(loose, [""] * len(loose), names, self._groups(domain, loose, names))

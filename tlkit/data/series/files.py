@@ -69,6 +69,18 @@ class SeriesColumns:
     def __post_init__(self) -> None:
         if not self.channels or len(set(self.channels)) < len(self.channels):
             raise DataError(f"columns.channels names at least one signal, each once, got {list(self.channels)}")
+        label = None if "label" in self.named_groups else self.label
+        roles = {"time": self.time, "domain": self.domain, "person": self.person, "recording": self.recording}
+        for role, column in {**roles, "label": label}.items():
+            if column is not None and column in self.channels:
+                raise DataError(
+                    f"columns.channels and columns.{role} both name {column!r}: the network would see it; leave it out "
+                    "of the channels"
+                )
+        named = [column for column in (label, *roles.values()) if column is not None]
+        if twice := sorted({column for column in named if named.count(column) > 1}):
+            both = [f"columns.{role}" for role, column in {"label": label, **roles}.items() if column == twice[0]]
+            raise DataError(f"{' and '.join(both)} name the same column {twice[0]!r}: a column says one thing")
         if self.unit not in get_args(Unit):
             raise DataError(f"columns.unit must be one of {', '.join(map(repr, get_args(Unit)))}, got {self.unit!r}")
         taken: set[str] = set()
@@ -188,6 +200,7 @@ class SeriesTable:
         frame = self._read(path, columns.needed, optional=[columns.label])
         if not len(frame):
             raise DataError(f"{path} is empty: it has no rows; remove it")
+        self._check_unit(frame)
         check = partial(_check_array if archive else _check_table, path)
         numbers = [*columns.channels, *([columns.time] if columns.time is not None and columns.unit != "date" else [])]
         if not _all_finite(frame[numbers]):
@@ -239,6 +252,25 @@ class SeriesTable:
             self._places = [f"row {n}" for n in range(1, count + 1)] if archive else row_places(self.path, count)
         return f"{self.path}, {self._places[row]}"
 
+    def _check_unit(self, frame: Any) -> None:
+        """Refuse dates where ``columns.unit`` says numbers, and numbers where it says dates."""
+        name, unit = self.columns.time, self.columns.unit
+        if name is None:
+            return
+        column, first = frame[name], frame[name].iloc[0]
+        number = column.dtype.kind in "iuf"
+        if unit == "date" and number:
+            raise DataError(
+                f"{self.path}, column {name!r}: columns.unit is 'date', and the time stamps are numbers such as "
+                f"{first}: set columns.unit to theirs, one of {', '.join(map(repr, _SECONDS))}"
+            )
+        text = isinstance(first, str) and "-" in first.strip()[1:] and not number
+        if unit != "date" and (column.dtype.kind == "M" or (text and _is_date(first))):
+            raise DataError(
+                f"{self.path}, column {name!r}: columns.unit is {unit!r}, and the time stamps are dates such as "
+                f"{str(first)!r}: set columns.unit to 'date'"
+            )
+
     def _stamps(self, column: Any) -> NDArray[Any]:
         if self.columns.unit != "date":
             return np.asarray(column.to_numpy())
@@ -256,6 +288,10 @@ class SeriesTable:
 
 
 Kind = Literal["text", "number", "label"]
+
+
+def _is_date(text: str) -> bool:
+    return not pd.isna(pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce"))
 
 
 def _check_table(path: Path, frame: Any, column: str, kind: Kind) -> None:

@@ -107,9 +107,14 @@ def check_stamps(name: str, times: NDArray[np.float64], samples: int, rate: floa
         rate: Samples a second to be resampled to.
 
     Raises:
-        DataError: If most samples share their stamp with another one, and more than two of those asked for would lie
-            between two stamps.
+        DataError: If all samples have one stamp; or if most share theirs with another one, and more than two of those
+            asked for would lie between two stamps.
     """
+    if samples > 1 and len(times) == 1:
+        raise DataError(
+            f"{name}: all its {samples} samples have the same time stamp. Give finer time stamps (float32 does not "
+            "hold the seconds of an epoch), or leave columns.time out if the samples follow each other evenly"
+        )
     if len(times) < 2 or samples <= 2 * len(times):
         return
     step = float(np.median(np.diff(times)))

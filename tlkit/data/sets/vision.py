@@ -44,6 +44,14 @@ class _PublishedFolders(ImageFolderDomains):
         for place in self.places:
             if all((folder / place / domain).is_dir() for domain in self.eval_domains):
                 return folder / place
+        for place in self.places if self.root else ():
+            there = [domain for domain in self.domains if (folder / place / domain).is_dir()]
+            if there:  # somebody's own copy of a part: the archive would be unpacked beside it
+                lacking = [domain for domain in self.eval_domains if domain not in there]
+                raise DataError(
+                    f"{folder / place} lacks {', '.join(lacking)} (it has {', '.join(there)}): put it there, or leave "
+                    "root out, and the whole set is fetched"
+                )
         needed = [f"{self.places[0]}/{domain}" for domain in self.eval_domains]
         return published_folder(self.root or None, self.default, needed, [self.published]) / self.places[0]
 

@@ -73,6 +73,10 @@ class TextDomains(TextModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(sources=sources, targets=targets, **kwargs)
+        if len({text, label, domain}) < 3:
+            raise DataError(
+                f"text, label and domain: two of them name the same column, got {text!r}, {label!r} and {domain!r}"
+            )
         self.path, self.text, self.label, self.domain = path, text, label, domain
 
     @cached_property
