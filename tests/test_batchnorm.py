@@ -64,3 +64,21 @@ def test_rows_that_fill_a_ranks_last_batch_do_not_count_in_adapted_statistics(tm
     for rows, found, expected in on_ranks(2, adapted_statistics, folder=tmp_path):
         assert rows % 2 == 1  # one rank is given a row again
         assert found == pytest.approx(expected, rel=1e-12)
+
+
+def layers_of_two_fits():
+    """Fit two models by one trainer, and return what kinds of batch-norm layer each was left with."""
+    options = {**QUIET, "sync_batchnorm": True, "strategy": "ddp", "devices": 2}
+    trainer = L.Trainer(**options)
+    kinds = []
+    for steps in (1, 2):
+        trainer.fit_loop.epoch_loop.max_steps = steps
+        model = TransferModule(MLP(batch_norm=True), Classification())
+        trainer.fit(model, ShiftedBlobs(["still"], batch_size=8))
+        kinds.append(type(model.network.backbone.layers[1]).__name__)
+    return kinds
+
+
+@pytest.mark.ddp
+def test_the_second_fit_of_a_trainer_synchronises_too(tmp_path):
+    assert on_ranks(2, layers_of_two_fits, folder=tmp_path) == [["RankBatchNorm"] * 2] * 2

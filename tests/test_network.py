@@ -174,6 +174,25 @@ def test_reestimated_statistics_are_those_of_the_targets_rows_and_nothing_else_m
     }
 
 
+def test_adabn_leaves_layers_out_that_keep_no_statistics():
+    net = Network(MLP(batch_norm=True), Classification(), "adabn")
+    net.backbone.layers.append(nn.BatchNorm1d(6, track_running_stats=False))
+    net.build(SPEC, torch.zeros(2, 8))
+    x = torch.randn(6, 8)
+    net.reestimate([x])
+    linear, norm = net.backbone.layers[0], net.backbone.layers[1]
+    torch.testing.assert_close(norm.target.running_mean, linear(x).mean(0))
+    features, _ = net.eval()(x)
+    torch.testing.assert_close(features.mean(0), torch.zeros(6), atol=1e-5, rtol=0)  # by the batch, as ever
+
+
+def test_adabn_without_any_statistics_is_refused():
+    net = Network(MLP(), Classification(), "adabn")
+    net.backbone.layers.append(nn.BatchNorm1d(6, track_running_stats=False))
+    with pytest.raises(ConfigurationError, match=r"the layers of MLP keep none \(track_running_stats=False\): use"):
+        net.build(SPEC, torch.zeros(2, 8))
+
+
 def test_a_bottleneck_makes_the_features():
     torch.manual_seed(0)
     net = Network(MLP(), Classification())

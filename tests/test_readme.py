@@ -1,17 +1,27 @@
 """The README's examples run as they stand, and its tables name what there is."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from torch.optim import AdamW
 
 import tlkit.backbones
 import tlkit.data
 import tlkit.finetuning
 import tlkit.losses
 import tlkit.tasks
+from tlkit import TransferModule
+from tlkit.backbones import MLP
+from tlkit.cli.main import main
 from tlkit.cli.names import SLOTS, import_class
 from tlkit.cli.recipes import find_recipe
+from tlkit.cli.shell import TransferCLI
+from tlkit.schedules import DannRamp
+from tlkit.tasks import Classification
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,8 +41,48 @@ def test_example(number, tmp_path, monkeypatch):
 
 
 def test_there_are_examples_of_each_part():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
     assert "@@" not in README  # a figure that was still to be filled in
+
+
+def test_optimizer_and_schedules_in_yaml_are_those_in_python():
+    section = README.partition("### Optimizer and schedules")[2].partition("\n### ")[0]
+    recipe = yaml.safe_load(re.search(r"^```yaml\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)[1])
+    recipe["data"] = {"class_path": "Digits", "init_args": {"sources": ["mnist"], "targets": ["optdigits"]}}
+    cli = TransferCLI(recipe)
+    inside = {"__name__": "readme"}
+    exec(re.search(r"^```python\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)[1], inside)
+    made = [
+        (model.lr_schedule, model.optimizer([torch.nn.Parameter(torch.zeros(1))]))
+        for model in (cli.model, inside["model"])
+    ]
+    (schedule, optimizer), (other_schedule, other_optimizer) = made
+    assert (type(schedule), vars(schedule)) == (type(other_schedule), vars(other_schedule))
+    assert (type(optimizer), optimizer.defaults) == (type(other_optimizer), other_optimizer.defaults)
+    weights = [vars(loss.weight) for model in (cli.model, inside["model"]) for _, loss in model.losses()]
+    assert weights == 2 * [vars(DannRamp(high=0.5))]
+    plain = TransferModule(MLP(4), Classification())
+    assert plain.optimizer is AdamW
+    assert plain.lr_schedule is None
+
+
+def test_a_checkpoint_is_chosen_by_the_score_that_is_named(tmp_path):
+    command = re.search(r"^tlkit fit (.*--trainer\.callbacks=ModelSelection) \\\n  (\S+)$", README, flags=re.MULTILINE)
+    options = [*command[1].split(), command[2]]
+    small = [
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=1",
+        "--trainer.accelerator=cpu",
+        f"--runs={tmp_path}",
+    ]
+    assert main(["fit", *options, *small, "--run_id=r"]) == 0
+    (run,) = tmp_path.rglob("r")
+    selection = json.loads((run / "summary.json").read_text())["selection"]
+    assert selection["monitor"] == "selection/source_accuracy"
+    assert not selection["uses_target_labels"]
+    for after in ("test", "validate", "predict"):
+        assert main([after, "--config", str(run / "config.yaml"), "--trainer.callbacks=null"]) == 0
+    assert sorted(file.name for file in (run / "predictions").iterdir()) == ["mnist.csv", "optdigits.csv"]
 
 
 @pytest.mark.parametrize("package", [tlkit.losses, tlkit.backbones, tlkit.data, tlkit.tasks, tlkit.finetuning])

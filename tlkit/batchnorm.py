@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tlkit.types import Role
 
-__all__ = ["DomainBatchNorm", "RankBatchNorm", "normalise_over_ranks", "reestimate"]
+__all__ = ["DomainBatchNorm", "RankBatchNorm", "layers_to_estimate", "normalise_over_ranks", "reestimate"]
 
 
 class DomainBatchNorm(nn.Module):
@@ -150,6 +150,15 @@ class _RankBatchNormAct(RankBatchNorm):
         return activated
 
 
+def layers_to_estimate(network: nn.Module) -> list[Any]:
+    """Return the targets' batch-norm layers that keep statistics.
+
+    Those with ``track_running_stats=False`` keep none: they normalise by the batch in evaluation too.
+    """
+    targets = [each.target for each in network.modules() if isinstance(each, DomainBatchNorm)]
+    return [layer for layer in targets if layer.running_mean is not None]
+
+
 def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any], Any]) -> None:
     """Set the statistics of the targets' batch-norm layers to those of ``inputs``, over all ranks (AdaBN).
 
@@ -159,11 +168,11 @@ def reestimate(network: nn.Module, inputs: Iterable[Any], forward: Callable[[Any
     1603.04779).
 
     Args:
-        network: The network, with :class:`DomainBatchNorm` layers.
+        network: The network, with :class:`DomainBatchNorm` layers; those that keep no statistics are left out.
         inputs: Batches of target inputs of this rank.
         forward: Passes one batch through the network as a target.
     """
-    layers: list[Any] = [each.target for each in network.modules() if isinstance(each, DomainBatchNorm)]
+    layers = layers_to_estimate(network)
     sums = [layer.running_mean.new_zeros((2, layer.num_features), dtype=torch.float64) for layer in layers]
     rows = sums[0].new_zeros(())
     momenta = [layer.momentum for layer in layers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from tlkit.errors import ConfigurationError
@@ -65,6 +65,14 @@ def _check_adabn(trainer: Any, data: DataSpec) -> None:
         raise ConfigurationError(
             "batch_norm: adabn estimates the target's statistics before each validation, and this run never "
             "validates: raise trainer.limit_val_batches above 0, or set batch_norm: joint"
+        )
+    every = trainer.val_check_interval
+    by_step = isinstance(every, int) and trainer.check_val_every_n_epoch is None and trainer.max_steps > 0
+    averaged = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)
+    if averaged and by_step and trainer.max_steps * trainer.accumulate_grad_batches % every:
+        raise ConfigurationError(
+            "batch_norm: adabn gives averaged weights the target's statistics in a validation, and none follows "
+            f"the last step: make trainer.max_steps={trainer.max_steps} a multiple of val_check_interval={every}"
         )
     if synchronises_batch_norm(trainer.strategy):
         raise ConfigurationError(

@@ -1,8 +1,9 @@
-"""Passes over training rows that an evaluation needs before it begins."""
+"""What a model knows of the data that it is trained or evaluated on, and the passes over it that takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,16 +16,18 @@ from tlkit.network import Network
 from tlkit.tasks import Task
 from tlkit.types import DataSpec, Role, Samples, map_tensors
 
-__all__ = ["calibrate", "collect_reference", "estimate_statistics", "role_of"]
+__all__ = ["calibrate", "estimate_statistics", "learn_from", "refer", "role_of"]
 
 
-def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
-    """Return outputs and labels of the sources' training and validation rows, those of all ranks on every rank.
+def refer(trainer: Any, network: Network) -> None:
+    """Give a task that asks for it outputs and labels of the sources' training and validation rows, of all ranks.
 
     Args:
         trainer: Whose data module, device and precision are used.
         network: The network, in evaluation mode.
     """
+    if not network.task.needs_reference:
+        return
     parts: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for batch in _placed(trainer, trainer.datamodule.reference_loader()):
@@ -34,16 +37,17 @@ def collect_reference(trainer: Any, network: Network) -> tuple[Tensor, Tensor]:
     outputs, y = (torch.cat(each) for each in zip(*parts, strict=True))
     if trainer.world_size > 1:
         outputs, y = (torch.cat(gather_all_tensors(each)) for each in (outputs, y))
-    return outputs, y
+    network.task.refer(outputs, y)
 
 
-def role_of(batch: Samples, number: int, spec: DataSpec, loader: int) -> Role:
-    """Return the role of the domain that a loader evaluates.
+def role_of(batch: Samples, number: int, evaluated: DataSpec, trained: DataSpec | None, loader: int) -> Role:
+    """Return the role that the model learned the domain of a loader in: a new one is a target.
 
     Args:
         batch: A batch of the loader.
         number: Its number; that the rows are of the domain is checked in the first batch, which waits for the device.
-        spec: The data that the model was built for.
+        evaluated: The data that is evaluated.
+        trained: The data that the model was trained on, whose roles count.
         loader: The number of the loader.
 
     Raises:
@@ -51,20 +55,35 @@ def role_of(batch: Samples, number: int, spec: DataSpec, loader: int) -> Role:
             come to decide.
     """
     if number == 0 and (domain := int(batch.domain[0])) != loader:
-        names = [spec.domains[each] if each < len(spec.domains) else each for each in (loader, domain)]
+        names = [evaluated.domains[each] if each < len(evaluated.domains) else each for each in (loader, domain)]
         raise ConfigurationError(
             f"the loader in the place of domain {names[0]!r} gives rows of {names[1]!r}: evaluate with "
             "datamodule=data, which has a loader for each of data.eval_domains in this order; to evaluate some of them "
             "alone, make a data module with these roles"
         )
-    return spec.role(spec.domains[loader])
+    return (trained or evaluated).role(evaluated.domains[loader])
 
 
-def calibrate(trainer: Any, task: Task, value: Tensor) -> None:
+def learn_from(task: Task, built: DataSpec, data: DataSpec) -> DataSpec:
+    """Let a built task take over what this training's rows say, and return what the model is trained on from now on.
+
+    The head stays, and with it the quantities' statistics and points that it was built with.
+
+    Raises:
+        ConfigurationError: If the head cannot be trained on this data.
+    """
+    task.learn_from(data)
+    return replace(data, centre=built.centre, scale=built.scale, points=built.points)
+
+
+def calibrate(trainer: Any, task: Task, value: Tensor | None) -> None:
     """Let a task take over the value of its calibration, and its averaged copy too, which is what is kept of it.
 
-    The averaged weights are validated, and are out of the module again when validation has ended.
+    The averaged weights are validated, and are out of the module again when validation has ended. Outside a fit, and
+    in the trial validation before it, the model stays as it is.
     """
+    if value is None or trainer.state.fn != "fit" or trainer.sanity_checking:
+        return
     task.calibrate(value)
     for callback in trainer.callbacks:
         if isinstance(callback, WeightAveraging) and callback._average_model is not None:

@@ -15,7 +15,7 @@ from tlkit import __version__
 from tlkit.combinations import check_run
 from tlkit.distributed import gather, mean_over_ranks, same_initial_weights
 from tlkit.errors import ConfigurationError
-from tlkit.evaluation import calibrate, collect_reference, estimate_statistics, role_of
+from tlkit.evaluation import calibrate, estimate_statistics, learn_from, refer, role_of
 from tlkit.finetuning import FineTuning, ParameterGroup, make_optimizer
 from tlkit.losses.base import AdaptationLoss, as_values, by_name
 from tlkit.metrics import DomainMetrics
@@ -74,7 +74,7 @@ class TransferModule(L.LightningModule):
         self.optimizer, self.lr_schedule, self.backbone_lr_scale = optimizer, lr_schedule, backbone_lr_scale
         self.finetuning, self._groups = finetuning or FineTuning(), list[ParameterGroup]()
         self._random_states: list[dict[str, Any]] = []
-        self.data_spec: DataSpec | None = None
+        self.data_spec: DataSpec | None = None  # what it was trained on, or else built for
         self.recipe: dict[str, Any] | None = None  # what the command line was given; travels in checkpoints
 
     @property
@@ -103,9 +103,10 @@ class TransferModule(L.LightningModule):
                 self._groups = self.finetuning.groups(self.network.backbone)
                 for _, loss in self.losses():
                     loss.build(self.network)
+            self.data_spec = data
         elif difference := self.data_spec.difference(data):
             raise ConfigurationError(f"the model {difference}")
-        self.data_spec = data
+        self._evaluated = data
         self._batch_metrics = self.network.task.batch_metrics()
         self._domain_metrics = DomainMetrics(data, self.network.task)
 
@@ -119,6 +120,8 @@ class TransferModule(L.LightningModule):
             check_run(self.trainer, self.network, [loss for _, loss in self.losses()], self.finetuning, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
             self.build(spec, data.example().x if self.data_spec is None else None)
+        if self.trainer.training:
+            self.data_spec = learn_from(self.network.task, cast(DataSpec, self.data_spec), spec)
         lay_out(self.trainer, self.network, dict(self.losses()))
 
     def forward(self, x: Any) -> Tensor:
@@ -133,8 +136,7 @@ class TransferModule(L.LightningModule):
     def training_step(self, batch: DomainBatch, batch_idx: int) -> dict[str, Any]:
         """Return the total loss of a batch, ``"loss"``, and the ``"values"`` that it is made of."""
         source, target = self.network.encode(batch)
-        values: dict[str, Tensor | float] = {}
-        terms: list[Tensor] = []
+        values, terms = dict[str, Tensor | float](), list[Tensor]()
         labelled = [side for side in (source, target) if side is not None and side.y is not None]
         if labelled:
             outputs = torch.cat([side.outputs for side in labelled])
@@ -188,8 +190,7 @@ class TransferModule(L.LightningModule):
         return {"index": batch.index, "domain": batch.domain, **self.network.task.predict(outputs)}
 
     def _outputs(self, batch: Samples, number: int, loader: int) -> tuple[Samples, Tensor]:
-        role = role_of(batch, number, cast(DataSpec, self.data_spec), loader)
-        _, outputs = self.network(batch.x, role)
+        _, outputs = self.network(batch.x, role_of(batch, number, self._evaluated, self.data_spec, loader))
         real = batch.index >= 0
         if self.trainer.world_size > 1 and not bool(real.all()):  # rows that pad the last batch of a rank
             y = None if batch.y is None else batch.y[real]
@@ -203,13 +204,11 @@ class TransferModule(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Encode the rows that the task is evaluated against, if it asks for them."""
-        if self.network.task.needs_reference:
-            self.network.task.refer(*collect_reference(self.trainer, self.network))
+        refer(self.trainer, self.network)
 
     def on_validation_epoch_end(self) -> None:
         """Log what validation found; see :class:`tlkit.metrics.DomainMetrics` for the names."""
-        if (calibration := self._domain_metrics.calibration()) is not None:
-            calibrate(self.trainer, self.network.task, calibration)
+        calibrate(self.trainer, self.network.task, self._domain_metrics.calibration())
         self.log_dict(self._domain_metrics.validation_values(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
@@ -244,6 +243,7 @@ class TransferModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or of other data, in words."""
-        check_checkpoint(checkpoint, self.data_spec, self.state_dict(keep_vars=True))  # lazy ones cannot be detached
+        trained = check_checkpoint(checkpoint, self.data_spec, self.state_dict(keep_vars=True))  # lazy: not detached
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            self._random_states = list(checkpoint.get("tlkit", {}).get("random", []))
+            self._random_states, trained = list(checkpoint.get("tlkit", {}).get("random", [])), None
+        self.data_spec = trained or self.data_spec

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tlkit.backbones.contract import check_backbone
-from tlkit.batchnorm import DomainBatchNorm, reestimate
+from tlkit.batchnorm import DomainBatchNorm, layers_to_estimate, reestimate
 from tlkit.errors import CheckpointError, ConfigurationError
 from tlkit.notes import say
 from tlkit.tasks import Task
@@ -83,7 +83,8 @@ class Network(nn.Module):
 
         Raises:
             BackboneError: If the backbone breaks its contract.
-            ConfigurationError: If ``batch_norm`` keeps layers for each domain and there is no batch normalisation.
+            ConfigurationError: If ``batch_norm`` keeps layers for each domain and there is no batch normalisation, or
+                estimates statistics that no layer keeps.
         """
         if self.built:
             return
@@ -99,6 +100,11 @@ class Network(nn.Module):
             raise ConfigurationError(
                 f"batch_norm: {self.batch_norm} needs a network with batch normalisation, and "
                 f"{type(self.backbone).__name__} has none: use joint or separate"
+            )
+        if self.batch_norm == "adabn" and not layers_to_estimate(self):
+            raise ConfigurationError(
+                f"batch_norm: adabn estimates batch-norm statistics, and the layers of {type(self.backbone).__name__} "
+                "keep none (track_running_stats=False): use joint or separate, or let them keep statistics"
             )
         self.built = True
 
@@ -168,8 +174,10 @@ class Network(nn.Module):
         reestimate(self, inputs, lambda x: self(x, "target"))
 
 
-def check_checkpoint(checkpoint: Mapping[str, Any], data: DataSpec | None, weights: Mapping[str, Tensor]) -> None:
-    """Refuse the checkpoint of another model, or of one whose inputs or outputs mean something else, in words.
+def check_checkpoint(
+    checkpoint: Mapping[str, Any], data: DataSpec | None, weights: Mapping[str, Tensor]
+) -> DataSpec | None:
+    """Return what a model was trained on, if its checkpoint says so; refuse one of another model, in words.
 
     Args:
         checkpoint: The checkpoint. What it was trained on is compared if it says so (``checkpoint["tlkit"]["data"]``).
@@ -180,9 +188,11 @@ def check_checkpoint(checkpoint: Mapping[str, Any], data: DataSpec | None, weigh
         CheckpointError: If classes, quantities, names of inputs, or a weight's name or shape differ.
     """
     stored = checkpoint.get("tlkit", {}).get("data")
-    if stored and data and (difference := DataSpec.from_checkpoint(stored).difference(data)):
+    trained = DataSpec.from_checkpoint(stored) if stored else None
+    if trained and data and (difference := trained.difference(data)):
         raise CheckpointError(f"the model of the checkpoint {difference}")
     check_weights(checkpoint["state_dict"], weights)
+    return trained
 
 
 def check_weights(

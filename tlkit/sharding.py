@@ -67,6 +67,19 @@ class FSDP2(ModelParallelStrategy):
 StrategyRegistry.register("fsdp2", FSDP2, description="fully sharded data parallel, for models larger than a device")
 
 
+class _SynchronisedBefore(TorchSyncBatchNorm):
+    """In the place of Lightning's own, which drops the activations in timm's layers and refuses the CPU.
+
+    It changes nothing; that it is there tells the next fit of the trainer what was asked for.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        return model
+
+
 def synchronises_batch_norm(strategy: Any) -> bool:
     """Return whether batch normalisation is to be that of all ranks' rows (``trainer.sync_batchnorm``)."""
     return isinstance(getattr(strategy, "_layer_sync", None), TorchSyncBatchNorm)
@@ -88,7 +101,7 @@ def lay_out(trainer: Any, network: Network, losses: Mapping[str, nn.Module]) -> 
     if trainer.training:
         if synchronises_batch_norm(strategy):
             normalise_over_ranks(network, strategy.root_device)
-            strategy._layer_sync = None  # Lightning's own drops the activations in timm's layers and refuses the CPU
+            strategy._layer_sync = _SynchronisedBefore()
         elif norms and isinstance(strategy, FSDP2) and trainer.world_size > 1:
             raise ConfigurationError(
                 f"trainer.strategy: fsdp2 leaves the statistics of the {len(norms)} batch-norm layers different on "

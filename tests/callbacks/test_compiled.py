@@ -1,6 +1,7 @@
 import lightning as L
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD
 
 from tests.scaling import LOSSES, QUIET, train
@@ -8,6 +9,7 @@ from tests.shift import MLP, ShiftedBlobs
 from tlkit import TransferModule
 from tlkit.callbacks import CompileBackbone
 from tlkit.errors import ConfigurationError
+from tlkit.finetuning import GradualUnfreezing
 from tlkit.losses import DELTA, MMD
 from tlkit.tasks import Classification
 
@@ -113,3 +115,34 @@ def test_without_a_compiler_it_is_refused_before_training(monkeypatch):
 def test_an_unknown_backend():
     with pytest.raises(ConfigurationError, match="unknown backend 'inducter': did you mean 'inductor'"):
         CompileBackbone(backend="inducter")
+
+
+def test_every_start_of_a_layer_is_compiled_however_many_there_are(caplog):
+    """Torch gives up at 8 versions of a function, and says so in its log alone."""
+    layers = [nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.1)) for _ in range(11)]
+    backbone = nn.Sequential(nn.Linear(8, 6), *layers)
+    backbone.num_features = 6
+    module = TransferModule(backbone, Classification(), finetuning=GradualUnfreezing(over=0.9))
+    asked = []
+
+    def backend(graph, inputs):
+        asked.append(graph)
+        return graph
+
+    compiling = CompileBackbone(backend="eager")
+    compiling.backend = backend
+    before = torch._dynamo.config.recompile_limit
+    torch.compiler.reset()  # what other tests compiled counts too
+    L.Trainer(callbacks=[compiling], **{**QUIET, "max_steps": 24}).fit(module, ShiftedBlobs(["still"]))
+    assert len(asked) == 12  # before the first start, and from each of 11: what learns last has no mode that matters
+    assert not [record for record in caplog.records if "_limit" in record.getMessage() and record.levelname != "DEBUG"]
+    assert torch._dynamo.config.recompile_limit == before
+
+
+def test_the_limit_is_as_before_after_an_error():
+    before = torch._dynamo.config.recompile_limit
+    module = TransferModule(MLP(), Classification(), finetuning=GradualUnfreezing())
+    trainer = L.Trainer(callbacks=[CompileBackbone(backend="eager"), Failing()], **{**QUIET, "max_steps": 2})
+    with pytest.raises(RuntimeError, match="failed"):
+        trainer.fit(module, ShiftedBlobs(["still"]))
+    assert torch._dynamo.config.recompile_limit == before

@@ -10,7 +10,7 @@ from tlkit.cli.names import listing
 from tlkit.cli.request import fit_request
 from tlkit.errors import ConfigurationError
 
-KINDS = ["backbones", "losses", "tasks", "data", "finetuning"]
+KINDS = ["backbones", "losses", "tasks", "data", "finetuning", "callbacks"]
 
 
 def test_a_class_is_shown_with_its_arguments(capsys):

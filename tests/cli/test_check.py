@@ -1,10 +1,12 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from tlkit.cli.check import check_keys, check_recipe
 from tlkit.cli.options import override
+from tlkit.cli.shell import TransferCLI
 from tlkit.errors import ConfigurationError
 from tlkit.losses import AdaptationLoss
 
@@ -43,6 +45,15 @@ def test_names_become_import_paths(recipe):
     assert check_recipe(checked) == checked
 
 
+@pytest.mark.parametrize(("name", "given"), [("SGD", {"lr": 0.1}), ("Adam", {"weight_decay": 0.2}), ("RAdam", {})])
+def test_another_optimizer_has_its_own_defaults(recipe, name, given):
+    """Not those of AdamW, which it takes the place of: these include a weight decay."""
+    override(recipe, "model.optimizer", {"class_path": name, "init_args": given})
+    found = TransferCLI(recipe).model.optimizer([nn.Parameter(torch.zeros(1))])
+    assert type(found).__name__ == name
+    assert found.defaults == getattr(torch.optim, name)([nn.Parameter(torch.zeros(1))], **given).defaults
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -79,7 +90,7 @@ def test_names_become_import_paths(recipe):
         ("trainer.precision", "bf17", "unknown value for trainer.precision 'bf17': did you mean 'bf16'"),
         ("data.sources", "mnist", r"data.sources must be list\[str\], got 'mnist'"),
         ("data.batch_size", 2.5, "data.batch_size must be int, got 2.5"),
-        ("data.sources", [1], "data.sources must be list[str], got [1]: write ['1']"),
+        ("data.sources", [1], r"data.sources must be list\[str\], got \[1\]: write \['1'\]"),
         ("model.optimizer.lr", "fast", "model.optimizer.lr must be float"),
         ("model.adaptation", "CORAL", r"model.adaptation takes a list, got one entry; write \[CORAL\]"),
         ("model.adaptation", {"class_path": "MMD"}, r"write \[MMD\]"),

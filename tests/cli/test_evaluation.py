@@ -33,6 +33,13 @@ def test_test_repeats_the_summary(trained, capsys):
     assert sorted(trained.folder.rglob("*")) == before
 
 
+def test_a_run_whose_recipe_says_what_is_kept_is_evaluated_too(trained, capsys):
+    words = ["--trainer.callbacks=ModelSelection", "--trainer.callbacks.monitor=selection/source_accuracy"]
+    for command in ("test", "validate"):
+        assert main([command, "--config", str(trained.folder / "config.yaml"), *words]) == 0
+        assert "optdigits" in capsys.readouterr().out
+
+
 def test_validate_has_a_row_a_domain(trained, capsys):
     last = trained.folder / "checkpoints" / "last.ckpt"
     assert main(["validate", "--config", str(trained.recipe), "--ckpt_path", str(last)]) == 0

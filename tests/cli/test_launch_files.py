@@ -125,6 +125,9 @@ def test_sky(tmp_path):
     assert options.master_addr == "10.0.0.1"
     assert request.recipe["recipe"] == task["envs"]["RECIPE"]
     assert request.recipe["runs"] in task["file_mounts"]
+    *install, checkout = task["setup"].split()
+    assert install == ["pip", "install"]
+    assert checkout in task["file_mounts"]  # tlkit is on no index
     assert request.recipe["run_id"] == "sky-managed-1"
 
 

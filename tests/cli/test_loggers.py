@@ -63,7 +63,9 @@ def rows(run):
 
 
 @pytest.mark.parametrize("kind", ["none", "wandb", "tensorboard", "mlflow"])
-def test_metrics_csv_is_first_whatever_else_is_on(kind, run, monkeypatch):
+def test_metrics_csv_is_first_whatever_else_is_on(kind, run, monkeypatch, request):
+    if kind == "wandb":
+        request.getfixturevalue("wandb_offline")
     if kind == "mlflow":
         pytest.importorskip("mlflow")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing is sent before there is a run
@@ -207,6 +209,26 @@ def test_the_command_hands_its_recipe_to_wandb_and_goes_on_in_the_same_run(recip
     assert max(row["trainer/global_step"] for row in second["history"]) >= 8
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"), [(None, "No API key configured"), ("short", "API key must have 40+ characters, has 5: ")]
+)
+def test_without_a_key_the_run_is_refused_before_training(key, reason, recipe_file, monkeypatch, capsys):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(recipe_file.parent))  # where a login would be kept
+    for name in ("NETRC", "WANDB_MODE", "WANDB_API_KEY", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    wandb.teardown()  # a login of an earlier test
+    assert main(["fit", "--config", str(recipe_file), "--logger=wandb", "--run_id=r"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tlkit:")]
+    assert line.startswith("tlkit: error: the logger 'wandb' cannot start: ")
+    assert reason in line
+    assert all(step in line for step in ("'wandb login'", "WANDB_API_KEY", "WANDB_MODE=offline"))
+    assert not (recipe_file.parent / "runs").exists()
+    wandb.teardown()
+
+
 @pytest.mark.parametrize("kind", ["wandb", "mlflow"])
 def test_a_refused_run_leaves_no_trace_in_a_logger(kind, recipe_file, wandb_offline, capsys):
     assert main(["fit", "--config", str(recipe_file), f"--logger={kind}", "--data.batch_size=100000"]) == 2
@@ -220,6 +242,7 @@ def test_other_runs_get_other_ids_and_long_tags_are_cut(tmp_path, wandb_offline)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         _, logger = make_loggers("wandb", tmp_path / name, RECIPE, [], ["source" * 20], ["target"])
+        end(wandb_offline)  # one at a time in a process
         ids.add(logger.version)
         assert [len(tag) for tag in logger._wandb_init["tags"]] == [64]
     assert len(ids) == 2

@@ -3,9 +3,12 @@ import sys
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
+import tlkit.callbacks
 import tlkit.losses
+import tlkit.schedules
 from tlkit.cli.main import main
 from tlkit.cli.names import SLOTS, listing, resolve_class, slot_of
 from tlkit.data import DomainDataModule
@@ -91,7 +94,7 @@ def test_a_missing_package_of_the_users_file_is_named(tmp_path, monkeypatch):
         resolve_class("needs_more.Thing", nn.Module, "here")
 
 
-@pytest.mark.parametrize("kind", ["backbones", "losses", "tasks", "data", "finetuning"])
+@pytest.mark.parametrize("kind", ["backbones", "losses", "tasks", "data", "finetuning", "schedules", "callbacks"])
 def test_list(kind, capsys):
     assert main(["list", kind]) == 0
     out = capsys.readouterr().out
@@ -121,3 +124,13 @@ def test_losses_are_listed_with_their_papers():
 def test_misspelt_list():
     with pytest.raises(ConfigurationError, match="did you mean 'backbones'"):
         listing("backbone")
+
+
+def test_callbacks_and_schedules_are_those_of_tlkit():
+    for kind, module, no_class in (
+        ("callbacks", tlkit.callbacks, "MetricsFile"),
+        ("schedules", tlkit.schedules, "Schedule"),
+    ):
+        names = re.findall(r"^\w+", listing(kind), flags=re.MULTILINE)
+        assert set(names) == set(module.__all__) - {no_class}
+    assert resolve_class("EarlyStopping", Callback, "x")[1] == "lightning.pytorch.callbacks.EarlyStopping"

@@ -12,9 +12,12 @@ from tests.backbones.settings import tiny_bert, tokens
 from tests.cli.conftest import RECIPE
 from tests.finetuning.networks import Deep, changed, copied, data, model, trainer
 from tlkit.backbones import MLP, CNN1d, ConvNet, FingerprintNet, TimmBackbone, TransformersBackbone
+from tlkit.batchnorm import DomainBatchNorm
 from tlkit.cli.main import main
 from tlkit.errors import ConfigurationError
 from tlkit.finetuning import LoRA
+from tlkit.network import Network
+from tlkit.tasks import Classification
 
 
 def bert(folder):
@@ -185,6 +188,26 @@ def test_a_run_folder_loads_again(tmp_path):
     assert merged.state_dict().keys() == ConvNet(channels=[4, 8], hidden=16).state_dict().keys()
 
 
+@pytest.mark.parametrize("mode", ["adabn", "domain_specific"])
+@pytest.mark.parametrize("last", ["source", "target"])
+def test_merged_it_is_the_network_for_targets_whatever_the_last_pass_was(mode, last):
+    torch.manual_seed(0)
+    adapted = Network(Deep(), Classification(), mode)
+    LoRA(rank=2, target_modules=["layers.4"]).prepare(adapted.backbone)
+    adapted.build(data().spec())
+    shaken(adapted.backbone)
+    x = torch.randn(9, 8)
+    with torch.no_grad():
+        adapted.train()(x, "source")
+        adapted(x + 4, "target")
+        expected = adapted.eval()(x, "target")[0]
+        adapted(x, last)
+        merged = LoRA.merged(adapted.backbone)
+        torch.testing.assert_close(merged(x), expected, rtol=1e-5, atol=1e-5)
+    assert merged.state_dict().keys() == Deep().state_dict().keys()
+    assert isinstance(adapted.backbone.layers[1], DomainBatchNorm)  # the original is as it was
+
+
 class Reads(nn.Module):
     """Reads the weight of its layer without calling it, as some vision transformers do."""
 
@@ -267,6 +290,11 @@ def test_what_cannot_be_adapted(backbone, target_modules, message):
 def test_arguments_out_of_their_range(arguments):
     with pytest.raises(ConfigurationError, match=rf"LoRA\({next(iter(arguments))}=...\) must be"):
         LoRA(**arguments)
+
+
+def test_an_empty_list_of_layers():
+    with pytest.raises(ConfigurationError, match=r"LoRA\(target_modules=...\) is an empty list, .*: name endings"):
+        LoRA(target_modules=[])
 
 
 def test_without_peft(monkeypatch):

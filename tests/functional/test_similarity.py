@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tlkit.errors import ConfigurationError
 from tlkit.functional import hash_entropy, pairwise_likelihood
 
 
@@ -87,3 +88,12 @@ def test_gradcheck_with_a_class_that_is_missing():
     y = torch.tensor([0, 0, 2, 2, 3])
     assert torch.autograd.gradcheck(lambda a, b: hash_entropy(a, y, b, num_classes=5), (source, target))
     assert torch.autograd.gradcheck(lambda a: pairwise_likelihood(a, y), source)
+
+
+@pytest.mark.parametrize("y", [torch.zeros(4, 1), torch.zeros(4), torch.zeros(4, 1).long(), torch.zeros(3).long()])
+def test_labels_that_are_no_classes_are_refused(y):
+    codes = torch.rand(4, 3)
+    with pytest.raises(ConfigurationError, match=r"pairwise_likelihood\(y=...\) takes the class of each of 4 row"):
+        pairwise_likelihood(codes, y)
+    with pytest.raises(ConfigurationError, match=r"hash_entropy\(y=...\) takes the class of each of 4 row"):
+        hash_entropy(codes, y, codes, num_classes=2)

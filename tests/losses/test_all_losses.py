@@ -24,7 +24,8 @@ from tlkit.errors import ConfigurationError
 from tlkit.losses import AdaptationLoss
 from tlkit.network import Network
 from tlkit.schedules import Linear
-from tlkit.types import DomainBatch, Encoded, Samples
+from tlkit.tasks import Hashing, PlaceRegression, Regression, Task
+from tlkit.types import DataSpec, DomainBatch, Encoded, Samples
 
 every_loss = pytest.mark.parametrize("setting", SETTINGS, ids=str)
 every_loss_of_the_network = pytest.mark.parametrize("setting", OF_THE_NETWORK, ids=str)
@@ -200,6 +201,16 @@ def test_the_weight_is_a_number_or_a_schedule_and_scales_nothing_itself(setting:
     assert heavy.weight(0.3) == 7.0
     assert ramped.weight(0.25) == 0.5
     assert torch.equal(value(heavy, source, target), value(ramped, source, target))
+
+
+@pytest.mark.parametrize("loss", [tlkit.losses.HashPairwise, tlkit.losses.HashEntropy])
+@pytest.mark.parametrize("task", [Regression(), PlaceRegression()])
+def test_what_compares_classes_is_refused_where_labels_are_measured(loss: type[AdaptationLoss], task: Task) -> None:
+    data = DataSpec(("a", "b"), ("a",), ("b",), quantities=("x_m", "y_m"), points=((0.0, 0.0), (0.0, 4.0)))
+    message = f"{loss.__name__} compares classes, and the data of the task {type(task).__name__} names none .*x_m, y_m"
+    with pytest.raises(ConfigurationError, match=message):
+        loss().check(task, data)
+    loss().check(Hashing(), replace(data, classes=("x", "y"), quantities=(), points=()))
 
 
 # Losses of the network

@@ -119,3 +119,30 @@ def test_misspelt_and_empty_layers():
         DELTA(layers=["model.layr4"]).build(built(TimmBackbone("test_resnet")))
     with pytest.raises(ConfigurationError, match="is empty: name modules"):
         DELTA(layers=[]).build(network())
+
+
+class Blocks(nn.Module):
+    """Calls the blocks of a list one by one, and a part of its own never."""
+
+    num_features = 6
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 6)])
+        self.named = nn.ModuleDict({"only": nn.Linear(6, 6)})
+        self.unused = nn.Linear(6, 6)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.named["only"](x)
+
+
+def test_modules_without_an_output_of_their_own():
+    for name, kind, inside in (("blocks", "ModuleList", "blocks.1"), ("named", "ModuleDict", "named.only")):
+        with pytest.raises(ConfigurationError, match=f"'{name}' of Blocks is a {kind}, which is never .*{inside}$"):
+            DELTA(layers=[name]).build(built(Blocks()))
+    net, loss = built(Blocks()), DELTA(layers=["blocks.0", "unused"])
+    loss.build(net)
+    with pytest.raises(ConfigurationError, match="Blocks never calls 'unused' by itself, and there is no output"):
+        loss.step(net, source(torch.rand(5, 4), 5), None, None)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -25,7 +25,8 @@ class CompileBackbone(L.Callback):
     the backbone is an ordinary module again.
 
     The first step, the first validation and any new shape of a batch wait for the compiler, tens of seconds each for a
-    large network: worth it for thousands of steps.
+    large network: worth it for thousands of steps. Under :class:`tlkit.finetuning.GradualUnfreezing` so does each start
+    of a layer; the limit on how often torch compiles anew before it gives up is raised by as much until training ends.
 
     Args:
         backend: One of ``torch.compiler.list_backends()``. ``"inductor"`` generates code, which needs a C++ compiler on
@@ -45,6 +46,7 @@ class CompileBackbone(L.Callback):
         if backend not in known:
             raise ConfigurationError(f"CompileBackbone: {unknown('backend', backend, known)}")
         self.backend, self.dynamic = backend, dynamic
+        self._limit: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Check before training that the backend finds what it generates code with."""
@@ -53,10 +55,21 @@ class CompileBackbone(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compile, now that the layers are final: over ranks, by domain, sharded, with adapters."""
-        self._backbone(pl_module).compile(backend=self.backend, dynamic=self.dynamic)
+        from torch._dynamo import config
+
+        backbone, finetuning = self._backbone(pl_module), cast(Any, pl_module).finetuning
+        starts = {group.start for group in finetuning.groups(backbone)} - {0.0}
+        if starts:  # the modes of the layers are part of what was compiled: between starts there is one more network
+            self._limit = config.cache_size_limit  # recompile_limit by a name that torch 2.6 has too
+            config.cache_size_limit = self._limit * (len(starts) + 1)
+        backbone.compile(backend=self.backend, dynamic=self.dynamic)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go back to the module as it was: a single test would wait for the compiler longer than it takes."""
+        from torch._dynamo import config
+
+        if self._limit is not None:
+            config.cache_size_limit, self._limit = self._limit, None
         self._backbone(pl_module)._compiled_call_impl = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -24,7 +24,7 @@ def of_class(kind: str, name: str) -> str:
     """Return what ``tlkit list KIND NAME`` prints: what a class is, and its arguments.
 
     Args:
-        kind: ``backbones``, ``losses``, ``tasks``, ``data`` or ``finetuning``.
+        kind: As in :func:`tlkit.cli.names.listing`.
         name: A bare class name, or an import path.
 
     Raises:
@@ -45,7 +45,7 @@ def all_options() -> str:
     trainer = "\n".join(_arguments(Trainer, "--trainer.", leave_out=_REFUSED))
     return f"""\
 The model: a class by its name or import path, or {{class_path: NAME, init_args: {{...}}}};
-what each class takes is shown by: tlkit list backbones|losses|tasks|data|finetuning NAME
+what each class takes is shown by: tlkit list backbones|losses|tasks|data|finetuning|schedules NAME
 {model}
 
 The data: a class too, with arguments of its own

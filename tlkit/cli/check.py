@@ -37,7 +37,11 @@ _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable)
 @dataclass(frozen=True)
 class _Parameter:
     annotation: Any
-    required: bool
+    default: Any = None
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
 
 
 def check_keys(recipe: dict[str, Any]) -> None:
@@ -93,7 +97,25 @@ def check_model(model: Any) -> dict[str, Any]:
     """Return the model's part of a recipe with every class named by its import path; as :func:`check_recipe`."""
     from tlkit.module import TransferModule
 
-    return _arguments(TransferModule, model, "model")
+    checked = _arguments(TransferModule, model, "model")
+    if checked.get("optimizer"):
+        checked["optimizer"] = _with_own_defaults(checked["optimizer"])
+    return checked
+
+
+def _with_own_defaults(optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Write out the defaults of an optimizer that AdamW, the one in its place, has under the same name.
+
+    jsonargparse keeps those of the class that a class takes the place of: SGD would have AdamW's weight decay of 0.01.
+    """
+    from torch.optim import AdamW, Optimizer
+
+    kind, _ = resolve_class(optimizer["class_path"], Optimizer, "model.optimizer")
+    if kind is AdamW:
+        return optimizer
+    shared = _parameters(AdamW).keys()
+    own = {name: each.default for name, each in _parameters(kind).items() if name in shared and not each.required}
+    return {**optimizer, "init_args": own | optimizer.get("init_args", {})}
 
 
 def check_data(data: Any) -> Any:
@@ -209,7 +231,7 @@ def _parameters(target: type) -> dict[str, _Parameter]:
         hints = _hints(owner.__init__)  # type: ignore[misc]
         for name, parameter in list(signature.parameters.items())[1:]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                entry = _Parameter(hints.get(name, parameter.annotation), parameter.default is parameter.empty)
+                entry = _Parameter(hints.get(name, parameter.annotation), parameter.default)
                 parameters.setdefault(name, entry)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
             return parameters
@@ -221,7 +243,7 @@ def _found_in_source(target: type) -> dict[str, _Parameter]:
     from jsonargparse import ArgumentParser
 
     names = ArgumentParser(exit_on_error=False).add_class_arguments(target, fail_untyped=False)
-    return {name.partition(".")[0]: _Parameter(Any, required=False) for name in names}
+    return {name.partition(".")[0]: _Parameter(Any) for name in names}
 
 
 def _hints(function: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ Adapt a model to a domain that has no labels.
   shards    write the domains of a recipe as shards, for data larger than memory
   recipes   list the recipes that come with tlkit
   copy      copy a recipe to a file of your own
-  list      list the backbones, losses, tasks, data modules or fine-tuning strategies, or what one takes
+  list      list the backbones, losses, tasks, data modules, fine-tuning strategies, schedules or
+            callbacks, or what one takes
 
   tlkit fit --config digits/mnist_to_optdigits_mmd     runs with no download
   tlkit COMMAND --help                                 more on a command"""
@@ -82,11 +83,12 @@ Score a checkpoint on the held-out test splits of all domains and print a table.
     "predict": f"""\
 usage: tlkit predict --config RUN/config.yaml [--ckpt_path FILE] [--key=value ...]
 
-Write RUN/predictions/<domain>.csv for the test splits: index, prediction, class, probabilities.
+Write RUN/predictions/<domain>.csv for the test splits, and for all rows of a domain without labels:
+index, name where rows have one, prediction, class, probabilities/<class>; of a regression a column a quantity.
 For a retrieval also RUN/predictions/<source>.reference.csv, the data base that is searched.
 In a file's name, whatever of a domain's name is no letter, digit or one of _ . & + - is _; where that
 makes two names the same, each is followed by the number of its domain.
-Files that exist are not written over. Runs on one device.
+Files that exist are not written over: move RUN/predictions away to predict again. Runs on one device.
 
 {_CHECKPOINT}""",
     "ray": """\
@@ -132,7 +134,7 @@ usage: tlkit copy RECIPE FILE
 Copy a recipe to a file of your own, to change and run with: tlkit fit --config FILE
 A launch file is copied in the same way: tlkit copy launch/slurm.sbatch mine.sbatch""",
     "list": """\
-usage: tlkit list backbones|losses|tasks|data|finetuning [NAME]
+usage: tlkit list backbones|losses|tasks|data|finetuning|schedules|callbacks [NAME]
 
 List the classes that a recipe can name, with the paper or the source of each; with NAME, show what
 that class takes: its arguments with their types, defaults and meanings. NAME may be an import path.
@@ -140,5 +142,6 @@ that class takes: its arguments with their types, defaults and meanings. NAME ma
 Examples:
   tlkit list data
   tlkit list data Digits
+  tlkit list callbacks ModelSelection
   tlkit list losses my_file.MyLoss""",
 }

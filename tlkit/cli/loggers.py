@@ -44,7 +44,7 @@ def make_loggers(
         targets: Names of the target domains.
 
     Raises:
-        ConfigurationError: If the logger is not known or its package is not installed.
+        ConfigurationError: If the logger is not known, its package is not installed, or W&B does not let the run in.
 
     Example:
         >>> import tempfile
@@ -77,12 +77,13 @@ def _require(package: str, extra: str) -> None:
 
 def _wandb(run: Path, recipe: str, tags: list[str]) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
+    from wandb.errors import Error as WandbError
 
     kept = _kept(run)
     if "wandb" not in kept:
         kept["wandb"] = secrets.token_hex(4)
         _keep(run, kept)
-    return WandbLogger(
+    logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT") or "tlkit",
         group=recipe,
         tags=[_shortened(tag) for tag in tags],
@@ -90,6 +91,14 @@ def _wandb(run: Path, recipe: str, tags: list[str]) -> Logger:
         id=kept["wandb"],  # WandbLogger asks for resume="allow": the id's run is continued if there is one
         save_dir=run,
     )
+    try:
+        _ = logger.experiment  # starts the run: a refusal comes before training, not with the first metric
+    except WandbError as error:
+        raise ConfigurationError(
+            f"the logger 'wandb' cannot start: {' '.join(str(error).split()).rstrip('.')}: run 'wandb login' or set "
+            "WANDB_API_KEY, or set WANDB_MODE=offline to keep the run in its folder"
+        ) from error
+    return logger
 
 
 def _shortened(tag: str) -> str:

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlkit.errors import ConfigurationError, near, unknown
@@ -65,6 +65,8 @@ _LISTS = {
     "tasks": "task",
     "data": "data module",
     "finetuning": "fine-tuning strategy",
+    "schedules": "schedule",
+    "callbacks": "callback",
 }
 
 
@@ -148,15 +150,16 @@ def load_object(path: str, where: str) -> Any:
 
 
 def listing(kind: str) -> str:
-    """Return the classes of a kind, one a line: name, first docstring line, paper or source.
+    """Return tlkit's own classes of a kind, one a line: name, first docstring line, paper or source.
 
     Args:
-        kind: ``backbones``, ``losses``, ``tasks``, ``data`` or ``finetuning``.
+        kind: ``backbones``, ``losses``, ``tasks``, ``data``, ``finetuning``, ``schedules`` or ``callbacks``.
 
     Raises:
         ConfigurationError: If there is no such kind.
     """
     slot = _of_kind(kind)
+    slot = replace(slot, packages=slot.packages[:1])  # without Lightning's callbacks
     rows = [(name, *_describe(found)) for name, (found, _) in sorted(_offered(slot).items())]
     width = max(len(name) for name, *_ in rows)
     lines = []

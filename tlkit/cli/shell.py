@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -133,6 +133,8 @@ class TransferCLI(LightningCLI):
         config = {**self.config_init["trainer"], **settings}
         own = config.pop("callbacks") or []
         own = own if isinstance(own, list) else [own]
+        if config["enable_checkpointing"] is False:  # an evaluation of a run whose recipe says what is kept
+            own = [callback for callback in own if not isinstance(callback, Checkpoint)]
         added = [callback for callback in callbacks if not any(isinstance(each, type(callback)) for each in own)]
         if config["enable_progress_bar"] is False or any(isinstance(each, ProgressBar) for each in own):
             added = [callback for callback in added if not isinstance(callback, ProgressBar)]

@@ -224,12 +224,12 @@ class DomainDataModule(L.LightningDataModule):
 
         Statistics are of the labelled training rows, once a domain has been read; of measured values, always.
         """
-        learned = None if self.sources or self.budgets else self.trained or self.start
-        if self.quantities:
+        learned = self.trained or (None if self.sources or self.budgets else self.start)
+        if self.quantities and self.trained is None:
             for domain in (*self.sources, *(name for name in self.targets if name in self.budgets)):
                 self._domain(domain, "train")
-        known = [self._labels[domain][self.splits[domain]["train"]] for domain in self.sources if domain in self.splits]
-        known += [self._labels[domain][rows] for domain, rows in self.labelled.items()]
+        rows = {name: self.splits[name]["train"] for name in self.sources if name in self.splits} | self.labelled
+        known = [self._labels[domain][own] for domain, own in rows.items() if self.trained is None]
         return DataSpec(
             tuple(self.eval_domains),
             tuple(self.sources),

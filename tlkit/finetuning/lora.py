@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tlkit.batchnorm import DomainBatchNorm
 from tlkit.errors import ConfigurationError, unknown
 from tlkit.finetuning.base import FineTuning, ParameterGroup, freeze
 
@@ -83,6 +84,11 @@ class LoRA(FineTuning):
             raise ConfigurationError(f"LoRA(alpha=...) must be positive, got {alpha}")
         if not 0 <= dropout < 1:
             raise ConfigurationError(f"LoRA(dropout=...) must be in [0, 1), got {dropout}")
+        if isinstance(target_modules, list) and not target_modules:
+            raise ConfigurationError(
+                "LoRA(target_modules=...) is an empty list, so that nothing would learn but the head: name endings of "
+                "layers, such as [query, value], leave it out for the usual ones, or choose LinearProbe"
+            )
         self.rank, self.alpha, self.dropout, self.target_modules = rank, alpha, dropout, target_modules
 
     def prepare(self, backbone: nn.Module) -> None:
@@ -120,11 +126,12 @@ class LoRA(FineTuning):
         """Return a copy of the backbone with the updates added to the weights and the adapters gone.
 
         It computes the same features in evaluation mode, has the names and shapes of the backbone before
-        :meth:`prepare`, and needs no peft.
+        :meth:`prepare`, and needs no peft. Of batch normalisation by domain it has the targets' layers.
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         merged = copy.deepcopy(backbone)
+        DomainBatchNorm.restore(merged)
         for name, layer in list(merged.named_modules()):
             if isinstance(layer, BaseTunerLayer):
                 layer.merge(safe_merge=True)

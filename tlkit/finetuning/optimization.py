@@ -46,7 +46,7 @@ def make_optimizer(
     """
     optimizer = factory([{"params": list(group.parameters), "name": group.name} for group in groups])
     for given, group in zip(optimizer.param_groups, groups, strict=True):
-        given["lr"] *= group.lr_scale
+        given["lr"] = given["lr"] * group.lr_scale  # not in place: a tensor is the same one in every group
     if schedule is None and not any(group.start for group in groups):
         return optimizer
 

@@ -11,6 +11,7 @@ from tlkit.errors import ConfigurationError
 
 __all__ = [
     "autocast_off",
+    "check_classes",
     "check_probabilities",
     "first_derivative_only",
     "full_precision",
@@ -67,6 +68,24 @@ def check_probabilities(probabilities: Tensor, function: str) -> Tensor:
             f"least, got {probabilities.dtype} of shape {shape}"
         )
     return full_precision(probabilities)
+
+
+def check_classes(y: Tensor, rows: int, function: str) -> None:
+    """Check that there is a class for each row.
+
+    Args:
+        y: ``(rows,)``.
+        rows: Number of rows.
+        function: Name of the caller, for the message.
+
+    Raises:
+        ConfigurationError: If it is no vector of integers with an entry for each row.
+    """
+    if y.shape != (rows,) or y.is_floating_point():
+        raise ConfigurationError(
+            f"{function}(y=...) takes the class of each of {rows} row(s), integers of shape ({rows},), got {y.dtype} "
+            f"of shape {tuple(y.shape)}: measured values are no classes"
+        )
 
 
 def two_samples(source: Tensor, target: Tensor, function: str, least: int) -> tuple[Tensor, Tensor]:

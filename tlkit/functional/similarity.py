@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
-from tlkit.functional.samples import autocast_off, full_precision, two_samples
+from tlkit.functional.samples import autocast_off, check_classes, full_precision, two_samples
 
 __all__ = ["hash_entropy", "pairwise_likelihood"]
 
@@ -31,10 +31,14 @@ def pairwise_likelihood(codes: Tensor, y: Tensor, scale: float = 10.0) -> Tensor
     Returns:
         A scalar in float32, or float64 for float64 input.
 
+    Raises:
+        ConfigurationError: If ``y`` is no vector of integers with an entry for each row.
+
     Example:
         >>> pairwise_likelihood(torch.zeros(3, 4), torch.tensor([0, 0, 1]))
         tensor(1.3863)
     """
+    check_classes(y, len(codes), "pairwise_likelihood")
     codes = full_precision(codes)
     with autocast_off(codes):
         product = codes @ codes.T * (scale / codes.shape[1])
@@ -69,7 +73,8 @@ def hash_entropy(source: Tensor, y: Tensor, target: Tensor, num_classes: int, sc
         A scalar in float32, or float64 for float64 input, from 0 to ``log(num_classes)``.
 
     Raises:
-        ConfigurationError: If the two are not floating point matrices of one width.
+        ConfigurationError: If the two are not floating point matrices of one width, or ``y`` is no vector of integers
+            with an entry for each source row.
 
     Example:
         >>> source, y = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.tensor([0, 1])
@@ -77,6 +82,7 @@ def hash_entropy(source: Tensor, y: Tensor, target: Tensor, num_classes: int, sc
         tensor(0.6931)
     """
     source, target = two_samples(source, target, "hash_entropy", least=1)
+    check_classes(y, len(source), "hash_entropy")
     with autocast_off(source):
         product = target @ source.T * (scale / source.shape[1])
         product = product - product.detach().amax(dim=1, keepdim=True)  # large products differ by their last digits

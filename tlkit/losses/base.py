@@ -32,6 +32,8 @@ class AdaptationLoss(nn.Module):
         needs_target: Whether the loss is undefined without a target side; the run is refused then. Class attribute.
         needs_probabilities: Whether it calls ``self.probabilities``, the task's map from outputs to probabilities; a
             task without them is refused. Class attribute.
+        needs_classes: Whether it compares the classes of labels; a run whose labels are measured values is refused.
+            Class attribute.
         accumulates: Whether its value on a batch is the mean of its values on equal parts of the batch, so that the
             gradients of several small batches add up to that of a large one. A mean over rows is; a distance of means,
             covariances or kernels is not. A run with ``trainer.accumulate_grad_batches`` is refused unless it holds for
@@ -44,6 +46,7 @@ class AdaptationLoss(nn.Module):
     needs_source: bool = True
     needs_target: bool = True
     needs_probabilities: bool = False
+    needs_classes: bool = False
     accumulates: bool = False
     uses_parameters: bool = False
     probabilities: Callable[[Tensor], Tensor]
@@ -62,8 +65,8 @@ class AdaptationLoss(nn.Module):
         """Refuse a run in which this loss cannot be computed.
 
         Raises:
-            ConfigurationError: If there is no target, no domain with labels, or the task has no probabilities, where
-                needed.
+            ConfigurationError: If there is no target, no domain with labels, no classes, or the task has no
+                probabilities, where needed.
         """
         if self.needs_target and not data.targets:
             raise ConfigurationError(
@@ -74,6 +77,13 @@ class AdaptationLoss(nn.Module):
             raise ConfigurationError(
                 f"the adaptation loss {type(self).__name__} needs a source domain, and data.sources is empty: name "
                 "one, give a target labels (data.labels_per_class), or set adaptation: []"
+            )
+        if self.needs_classes and not data.classes:
+            labels = f" (its labels are {', '.join(data.quantities)})" if data.quantities else ""
+            raise ConfigurationError(
+                f"the adaptation loss {type(self).__name__} compares classes, and the data of the task "
+                f"{type(task).__name__} names none{labels}: use another loss, or data with classes and a task for "
+                "them, such as Hashing"
             )
         if self.needs_probabilities and not task.has_probabilities:
             raise ConfigurationError(

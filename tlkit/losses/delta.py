@@ -39,7 +39,8 @@ class DELTA(AdaptationLoss):
         weight: Factor of the loss, a number or a schedule.
 
     Raises:
-        ConfigurationError: When built, if the backbone has no such module or does not learn.
+        ConfigurationError: When built, if the backbone has no such module, it only holds others, or the backbone does
+            not learn; at the first step, if the backbone never calls the module.
 
     Example:
         >>> from types import SimpleNamespace
@@ -60,7 +61,7 @@ class DELTA(AdaptationLoss):
     def build(self, network: Encoder) -> None:
         """Copy the backbone as it is."""
         learning_parameters(network, self)
-        names = [name for name, _ in network.backbone.named_modules()]
+        names = dict(network.backbone.named_modules())
         if not self.layers:
             raise ConfigurationError("DELTA(layers=...) is empty: name modules, or leave it out for the features")
         for name in self.layers:
@@ -70,6 +71,13 @@ class DELTA(AdaptationLoss):
                     f"DELTA(layers=...): the backbone {type(network.backbone).__name__} has no module {name!r}"
                     + (f": did you mean {' or '.join(map(repr, hits))}?" if hits else "")
                     + " backbone.named_modules() lists all of them"
+                )
+            if isinstance(names[name], nn.ModuleList | nn.ModuleDict):
+                inside = [f"{name}.{child}" for child, _ in names[name].named_children()]
+                raise ConfigurationError(
+                    f"DELTA(layers=...): {name!r} of {type(network.backbone).__name__} is a "
+                    f"{type(names[name]).__name__}, which is never called by itself and has no output: name what is in "
+                    f"it, such as {inside[-1] if inside else 'another module'}"
                 )
         self.reference = copy.deepcopy(network.backbone)
         freeze(self.reference)
@@ -83,6 +91,12 @@ class DELTA(AdaptationLoss):
         eager = torch.compiler.set_stance("force_eager")
         with eager, _evaluating(cast(nn.Module, network)), _outputs(network.backbone, self.layers) as ours:
             network(x, "source")
+        if never := [name for name in self.layers if name not in ours]:
+            backbone = type(network.backbone).__name__
+            raise ConfigurationError(
+                f"DELTA(layers=...): the backbone {backbone} never calls {never[0]!r} by itself, and there is no "
+                "output to compare: name another module, or what is in it; backbone.named_modules() lists all of them"
+            )
         with torch.no_grad(), _evaluating(self.reference), _outputs(self.reference, self.layers) as theirs:
             self.reference(x)
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None

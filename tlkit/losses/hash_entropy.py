@@ -40,7 +40,8 @@ class HashEntropy(AdaptationLoss):
         tensor(0.6931)
     """
 
-    needs_probabilities = True  # of the task: the labels must be classes
+    needs_classes = True
+    needs_probabilities = True  # of the task: there are as many as classes
 
     def __init__(self, scale: float = 10.0, weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)

@@ -37,7 +37,7 @@ class HashPairwise(AdaptationLoss):
     """
 
     needs_target = False
-    needs_probabilities = True  # of the task: the labels must be classes
+    needs_classes = True
 
     def __init__(self, scale: float = 10.0, weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)

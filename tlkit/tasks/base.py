@@ -39,6 +39,13 @@ class Task(nn.Module):
         """Create the head for features of width ``num_features``. Called once; must set ``num_outputs``."""
         raise ContractError(f"{type(self).__name__} must define build(num_features, data)")
 
+    def learn_from(self, data: DataSpec) -> None:
+        """Take over what follows from the labelled training rows, before each training of a built task.
+
+        Raises:
+            ConfigurationError: If the head cannot be trained on these labels.
+        """
+
     def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
         """Take over the head of a trained task that was built for the same classes or quantities; both are built.
 

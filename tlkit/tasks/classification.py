@@ -73,6 +73,11 @@ class Classification(Task):
         self.num_outputs, self._classes = data.num_classes, data.classes
         self.head = nn.Linear(num_features, data.num_classes)
 
+    def learn_from(self, data: DataSpec) -> None:
+        """Weigh the classes by the rows of this training."""
+        if self.row_weights is not None and data.class_counts:
+            self.row_weights.copy_(_balanced(data))
+
     def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
         """Take over the linear layer; what the classes weigh follows from the rows of this run."""
         return super().take_over(trained, [*keep, "row_weights"])

@@ -24,10 +24,10 @@ class Diagnosis(Classification):
 
     Training is that of :class:`Classification`. Its metrics are joined by ``auroc``, ``sensitivity`` and
     ``specificity`` (:class:`tlkit.metrics.DiagnosisScores`) of the finding against all other classes. The decision
-    threshold is chosen on the sources' validation rows at every validation and saved with the model, so that test rows
-    and sealed labels decide nothing; before the first validation, and where one holds no row to choose it by, it stays
-    as it is, at first a probability of one half. ``accuracy`` and ``macro_f1`` do not depend on it: they are of the
-    most probable class. A test adds to the recall of each class 95% bootstrap intervals
+    threshold is chosen on the sources' validation rows at every validation of a training and saved with the model, so
+    that test rows and sealed labels decide nothing; before the first validation, and where one holds no row to choose
+    it by, it stays as it is, at first a probability of one half. ``accuracy`` and ``macro_f1`` do not depend on it:
+    they are of the most probable class. A test adds to the recall of each class 95% bootstrap intervals
     (:class:`tlkit.metrics.DiagnosisIntervals`).
 
     A checkpoint is chosen by ``auroc`` (Hanley and McNeil, Radiology 1982) on source validation.
@@ -110,7 +110,12 @@ class Diagnosis(Classification):
 
     def calibrate(self, value: Tensor) -> None:
         """Take over the threshold, unless there was no row to choose it by (a trial validation of few batches)."""
-        self.threshold.copy_(torch.where(value.isnan(), self.threshold, value))
+        value = value.to(self.threshold.device)
+        rounded = value.to(self.threshold.dtype)
+        # Half precision must not round it up, past the row that it was chosen at.
+        below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
+        rounded = torch.where(rounded.to(value.dtype) > value, below, rounded)
+        self.threshold.copy_(torch.where(value.isnan(), self.threshold, rounded))
 
     def predict(self, outputs: Tensor) -> dict[str, Tensor]:
         """Return what a classification does, ``finding_probability``, and ``finding``, 1 where it is found."""

@@ -84,6 +84,16 @@ class PlaceRegression(Task):
         self.register_buffer("scale", torch.tensor(data.scale or [1.0] * len(data.quantities)))
         self.head = nn.Linear(num_features, self.num_outputs)
 
+    def learn_from(self, data: DataSpec) -> None:
+        """Refuse other places than those that the head was built for."""
+        points = torch.tensor(data.points).to(self.points)
+        if data.points and not torch.equal(points, self.points):
+            raise ConfigurationError(
+                f"PlaceRegression was built for {len(self.points)} reference points, and the labelled rows of this "
+                f"data have others, {len(points)}: make a new TransferModule for them; tlkit.start_from(new, trained) "
+                "takes over the backbone"
+            )
+
     def take_over(self, trained: Task, keep: Collection[str] = ()) -> bool:
         """Take over the linear layer if its outputs are the same places."""
         same = isinstance(trained, PlaceRegression) and torch.equal(trained.points, self.points)
