@@ -81,7 +81,7 @@ def test_a_checkpoint_is_chosen_by_the_score_that_is_named(tmp_path):
     assert selection["monitor"] == "selection/source_accuracy"
     assert not selection["uses_target_labels"]
     for after in ("test", "validate", "predict"):
-        assert main([after, "--config", str(run / "config.yaml"), "--trainer.callbacks=null"]) == 0
+        assert main([after, "--config", str(run / "config.yaml")]) == 0
     assert sorted(file.name for file in (run / "predictions").iterdir()) == ["mnist.csv", "optdigits.csv"]
 
 

@@ -64,16 +64,19 @@ def role_of(batch: Samples, number: int, evaluated: DataSpec, trained: DataSpec 
     return (trained or evaluated).role(evaluated.domains[loader])
 
 
-def learn_from(task: Task, built: DataSpec, data: DataSpec) -> DataSpec:
-    """Let a built task take over what this training's rows say, and return what the model is trained on from now on.
+def learn_from(trainer: Any, task: Task, trained: DataSpec, data: DataSpec) -> DataSpec:
+    """Let a built task take over what a training's rows say, and return what the model is trained on from now on.
 
-    The head stays, and with it the quantities' statistics and points that it was built with.
+    The head stays, and with it the quantities' statistics and points that it was built with. Outside a training nothing
+    changes.
 
     Raises:
         ConfigurationError: If the head cannot be trained on this data.
     """
+    if not trainer.training:
+        return trained
     task.learn_from(data)
-    return replace(data, centre=built.centre, scale=built.scale, points=built.points)
+    return replace(data, centre=trained.centre, scale=trained.scale, points=trained.points)
 
 
 def calibrate(trainer: Any, task: Task, value: Tensor | None) -> None:

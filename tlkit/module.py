@@ -120,8 +120,7 @@ class TransferModule(L.LightningModule):
             check_run(self.trainer, self.network, [loss for _, loss in self.losses()], self.finetuning, spec)
         with torch.device("cpu"):  # where data and backbone still are; Lightning has set the accelerator
             self.build(spec, data.example().x if self.data_spec is None else None)
-        if self.trainer.training:
-            self.data_spec = learn_from(self.network.task, cast(DataSpec, self.data_spec), spec)
+        self.data_spec = learn_from(self.trainer, self.network.task, cast(DataSpec, self.data_spec), spec)
         lay_out(self.trainer, self.network, dict(self.losses()))
 
     def forward(self, x: Any) -> Tensor:
@@ -136,7 +135,8 @@ class TransferModule(L.LightningModule):
     def training_step(self, batch: DomainBatch, batch_idx: int) -> dict[str, Any]:
         """Return the total loss of a batch, ``"loss"``, and the ``"values"`` that it is made of."""
         source, target = self.network.encode(batch)
-        values, terms = dict[str, Tensor | float](), list[Tensor]()
+        values: dict[str, Tensor | float] = {}
+        terms: list[Tensor] = []
         labelled = [side for side in (source, target) if side is not None and side.y is not None]
         if labelled:
             outputs = torch.cat([side.outputs for side in labelled])

@@ -47,11 +47,17 @@ class Failing(L.Callback):
         raise RuntimeError("failed")
 
 
-def test_a_backbone_is_itself_again_after_an_error():
-    module = TransferModule(MLP(), Classification())
-    trainer = L.Trainer(callbacks=[CompileBackbone(backend="aot_eager"), Failing()], **{**QUIET, "max_steps": 2})
+def fail(backend, **arguments):
+    """Return a module whose training fails in its first step."""
+    module = TransferModule(MLP(), Classification(), **arguments)
+    trainer = L.Trainer(callbacks=[CompileBackbone(backend=backend), Failing()], **{**QUIET, "max_steps": 2})
     with pytest.raises(RuntimeError, match="failed"):
         trainer.fit(module, ShiftedBlobs(["still"]))
+    return module
+
+
+def test_a_backbone_is_itself_again_after_an_error():
+    module = fail("aot_eager")
     assert module.network.backbone._compiled_call_impl is None
 
 
@@ -73,7 +79,8 @@ def test_a_compiled_backbone_learns_the_same_under_the_same_names_and_is_itself_
             torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-10, atol=1e-12)
 
 
-def test_it_is_compiled_indeed():
+def counting():
+    """Return a callback that compiles to what was there, and the list of what it was asked to compile."""
     asked = []
 
     def backend(graph, inputs):
@@ -82,6 +89,11 @@ def test_it_is_compiled_indeed():
 
     compiling = CompileBackbone(backend="eager")
     compiling.backend = backend
+    return compiling, asked
+
+
+def test_it_is_compiled_indeed():
+    compiling, asked = counting()
     fit(3, compiling)
     assert asked
     assert any("tanh" in graph.code for graph in asked)
@@ -123,14 +135,7 @@ def test_every_start_of_a_layer_is_compiled_however_many_there_are(caplog):
     backbone = nn.Sequential(nn.Linear(8, 6), *layers)
     backbone.num_features = 6
     module = TransferModule(backbone, Classification(), finetuning=GradualUnfreezing(over=0.9))
-    asked = []
-
-    def backend(graph, inputs):
-        asked.append(graph)
-        return graph
-
-    compiling = CompileBackbone(backend="eager")
-    compiling.backend = backend
+    compiling, asked = counting()
     before = torch._dynamo.config.recompile_limit
     torch.compiler.reset()  # what other tests compiled counts too
     L.Trainer(callbacks=[compiling], **{**QUIET, "max_steps": 24}).fit(module, ShiftedBlobs(["still"]))
@@ -141,8 +146,5 @@ def test_every_start_of_a_layer_is_compiled_however_many_there_are(caplog):
 
 def test_the_limit_is_as_before_after_an_error():
     before = torch._dynamo.config.recompile_limit
-    module = TransferModule(MLP(), Classification(), finetuning=GradualUnfreezing())
-    trainer = L.Trainer(callbacks=[CompileBackbone(backend="eager"), Failing()], **{**QUIET, "max_steps": 2})
-    with pytest.raises(RuntimeError, match="failed"):
-        trainer.fit(module, ShiftedBlobs(["still"]))
+    fail("eager", finetuning=GradualUnfreezing())
     assert torch._dynamo.config.recompile_limit == before

@@ -224,19 +224,19 @@ class DomainDataModule(L.LightningDataModule):
 
         Statistics are of the labelled training rows, once a domain has been read; of measured values, always.
         """
-        learned = self.trained or (None if self.sources or self.budgets else self.start)
-        if self.quantities and self.trained is None:
-            for domain in (*self.sources, *(name for name in self.targets if name in self.budgets)):
-                self._domain(domain, "train")
-        rows = {name: self.splits[name]["train"] for name in self.sources if name in self.splits} | self.labelled
-        known = [self._labels[domain][own] for domain, own in rows.items() if self.trained is None]
+        budgeted = [domain for domain in self.targets if domain in self.budgets]
+        labelled = [] if self.trained else [*self.sources, *budgeted]
+        learned = self.trained or (None if labelled else self.start)
+        for domain in labelled if self.quantities else ():
+            self._domain(domain, "train")
+        known = [self._labels[d][self.labelled.get(d, self.splits[d]["train"])] for d in labelled if d in self.splits]
         return DataSpec(
             tuple(self.eval_domains),
             tuple(self.sources),
             tuple(self.targets),
             tuple(self._known_classes()),
             quantities=tuple(self.quantities),
-            labelled=tuple(domain for domain in self.targets if domain in self.budgets),
+            labelled=tuple(budgeted),
             input_names=tuple(self.input_names),
             **label_statistics(known, bool(self.quantities), len(self.classes), learned),
         )

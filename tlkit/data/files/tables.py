@@ -18,7 +18,7 @@ import pandas as pd
 from tlkit.data.files.compressed import check_expansion, open_compressed
 from tlkit.errors import DataError, brief, near
 
-__all__ = ["ENDINGS", "check_column", "read_table", "row_places", "table_columns"]
+__all__ = ["ENDINGS", "check_column", "read_table", "row_places", "table_columns", "with_rows"]
 
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _JSON = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".ndjson")
@@ -91,7 +91,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
     if kind == "json":
         return pd.DataFrame({name: [record.get(name) for record in records] for name in wanted})
     if kind == "parquet":
-        return _with_rows(path, _parquet_columns(path, found).reindex(columns=wanted))
+        return with_rows(path, _parquet_columns(path, found).reindex(columns=wanted))
     try:
         _check_widths(path, len(there))
         with warnings.catch_warnings():
@@ -108,10 +108,15 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
             )
     except _FAULTS as error:
         raise _unreadable(path, error) from error
-    return _with_rows(path, frame.reindex(columns=wanted))
+    return with_rows(path, frame.reindex(columns=wanted))
 
 
-def _with_rows(path: Path, frame: Any) -> Any:
+def with_rows(path: Path, frame: Any) -> Any:
+    """Return what was read from a file.
+
+    Raises:
+        DataError: If it has no rows.
+    """
     if not len(frame):
         raise DataError(f"{path} is empty: it has no rows; get it again, or remove it")
     return frame

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tlkit.data.files.compressed import check_zip
 from tlkit.data.files.folders import data_folder
-from tlkit.data.files.tables import ENDINGS, check_column, read_table, row_places
+from tlkit.data.files.tables import ENDINGS, check_column, read_table, row_places, with_rows
 from tlkit.data.series.wearers import in_order
 from tlkit.errors import DataError, brief, near, unknown
 
@@ -69,18 +69,26 @@ class SeriesColumns:
     def __post_init__(self) -> None:
         if not self.channels or len(set(self.channels)) < len(self.channels):
             raise DataError(f"columns.channels names at least one signal, each once, got {list(self.channels)}")
-        label = None if "label" in self.named_groups else self.label
-        roles = {"time": self.time, "domain": self.domain, "person": self.person, "recording": self.recording}
-        for role, column in {**roles, "label": label}.items():
-            if column is not None and column in self.channels:
+        roles = {
+            "label": None if "label" in self.named_groups else self.label,
+            "time": self.time,
+            "domain": self.domain,
+            "person": self.person,
+            "recording": self.recording,
+        }
+        said: dict[str, str] = {}
+        for role, column in roles.items():
+            if column is None:
+                continue
+            if column in self.channels:
                 raise DataError(
                     f"columns.channels and columns.{role} both name {column!r}: the network would see it; leave it out "
                     "of the channels"
                 )
-        named = [column for column in (label, *roles.values()) if column is not None]
-        if twice := sorted({column for column in named if named.count(column) > 1}):
-            both = [f"columns.{role}" for role, column in {"label": label, **roles}.items() if column == twice[0]]
-            raise DataError(f"{' and '.join(both)} name the same column {twice[0]!r}: a column says one thing")
+            if (other := said.setdefault(column, role)) != role:
+                raise DataError(
+                    f"columns.{other} and columns.{role} name the same column {column!r}: a column says one thing"
+                )
         if self.unit not in get_args(Unit):
             raise DataError(f"columns.unit must be one of {', '.join(map(repr, get_args(Unit)))}, got {self.unit!r}")
         taken: set[str] = set()
@@ -198,8 +206,6 @@ class SeriesTable:
         archive = path.name.lower().endswith(".npz")
         self._read = _read_arrays if archive else read_table
         frame = self._read(path, columns.needed, optional=[columns.label])
-        if not len(frame):
-            raise DataError(f"{path} is empty: it has no rows; remove it")
         self._check_unit(frame)
         check = partial(_check_array if archive else _check_table, path)
         numbers = [*columns.channels, *([columns.time] if columns.time is not None and columns.unit != "date" else [])]
@@ -258,14 +264,13 @@ class SeriesTable:
         if name is None:
             return
         column, first = frame[name], frame[name].iloc[0]
-        number = column.dtype.kind in "iuf"
-        if unit == "date" and number:
+        if unit == "date" and column.dtype.kind in "iuf":
             raise DataError(
                 f"{self.path}, column {name!r}: columns.unit is 'date', and the time stamps are numbers such as "
                 f"{first}: set columns.unit to theirs, one of {', '.join(map(repr, _SECONDS))}"
             )
-        text = isinstance(first, str) and "-" in first.strip()[1:] and not number
-        if unit != "date" and (column.dtype.kind == "M" or (text and _is_date(first))):
+        text = isinstance(first, str) and "-" in first.strip()[1:]
+        if unit != "date" and (column.dtype.kind == "M" or (text and not pd.isna(_dates(first)))):
             raise DataError(
                 f"{self.path}, column {name!r}: columns.unit is {unit!r}, and the time stamps are dates such as "
                 f"{str(first)!r}: set columns.unit to 'date'"
@@ -274,10 +279,8 @@ class SeriesTable:
     def _stamps(self, column: Any) -> NDArray[Any]:
         if self.columns.unit != "date":
             return np.asarray(column.to_numpy())
-        if column.dtype.kind == "M":  # parquet has dates of its own
-            stamps = pd.to_datetime(column, utc=True)
-        else:
-            stamps = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        # Parquet has dates of its own.
+        stamps = pd.to_datetime(column, utc=True) if column.dtype.kind == "M" else _dates(column)
         bad = np.flatnonzero(stamps.isna())
         if len(bad):
             raise DataError(
@@ -290,8 +293,9 @@ class SeriesTable:
 Kind = Literal["text", "number", "label"]
 
 
-def _is_date(text: str) -> bool:
-    return not pd.isna(pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce"))
+def _dates(text: Any) -> Any:
+    """Return the dates that a text or a column of texts says; not a time where it says none."""
+    return pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
 
 
 def _check_table(path: Path, frame: Any, column: str, kind: Kind) -> None:
@@ -353,7 +357,8 @@ def _read_arrays(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: the arrays must have one length, got {lengths}")
     count = next(iter(lengths.values()))
-    return pd.DataFrame({name: np.broadcast_to(columns[name], count) for name in found}).reindex(columns=list(needed))
+    frame = pd.DataFrame({name: np.broadcast_to(columns[name], count) for name in found})
+    return with_rows(path, frame.reindex(columns=list(needed)))
 
 
 def _all_finite(frame: Any) -> bool:

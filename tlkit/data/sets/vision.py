@@ -41,12 +41,14 @@ class _PublishedFolders(ImageFolderDomains):
     def folder(self) -> Path:
         """The folder of the domains; the set is fetched if it lacks one of this run."""
         folder = find_folder(self.root) if self.root else data_folder() / self.default
-        for place in self.places:
-            if all((folder / place / domain).is_dir() for domain in self.eval_domains):
+        held = {
+            place: [domain for domain in self.domains if (folder / place / domain).is_dir()] for place in self.places
+        }
+        for place, there in held.items():
+            if set(self.eval_domains) <= set(there):
                 return folder / place
-        for place in self.places if self.root else ():
-            there = [domain for domain in self.domains if (folder / place / domain).is_dir()]
-            if there:  # somebody's own copy of a part: the archive would be unpacked beside it
+        for place, there in held.items():
+            if self.root and there:  # somebody's own copy of a part: the archive would be unpacked beside it
                 lacking = [domain for domain in self.eval_domains if domain not in there]
                 raise DataError(
                     f"{folder / place} lacks {', '.join(lacking)} (it has {', '.join(there)}): put it there, or leave "
