@@ -91,6 +91,8 @@ def test_another_optimizer_has_its_own_defaults(recipe, name, given):
         ("data.sources", "mnist", r"data.sources must be list\[str\], got 'mnist'"),
         ("data.batch_size", 2.5, "data.batch_size must be int, got 2.5"),
         ("data.sources", [1], r"data.sources must be list\[str\], got \[1\]: write \['1'\]"),
+        ("data.hold_out", {"seed": "x"}, r"data.hold_out.seed must be int, got 'x'"),
+        ("data.hold_out", {"sed": 1}, "data.hold_out: unknown argument of HoldOut 'sed': did you mean 'seed'"),
         ("model.optimizer.lr", "fast", "model.optimizer.lr must be float"),
         ("model.adaptation", "CORAL", r"model.adaptation takes a list, got one entry; write \[CORAL\]"),
         ("model.adaptation", {"class_path": "MMD"}, r"write \[MMD\]"),
@@ -120,6 +122,28 @@ def test_refused(recipe, key, value, message):
 def test_top_level(recipe, message):
     with pytest.raises(ConfigurationError, match=message):
         check_keys(recipe)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"unit": "msec"}, "unknown value for data.columns.unit 'msec': did you mean 'ms'"),
+        ({"triads": [["x", 1]]}, "data.columns.triads must be"),
+        ({"channels": "x"}, r"data.columns.channels must be list\[str\], got 'x'"),
+        ({"chanels": ["x"]}, "data.columns: unknown argument of SeriesColumns 'chanels': did you mean 'channels'"),
+        ({"channels": None}, "data.columns: SeriesColumns needs channels"),
+    ],
+)
+def test_the_field_at_fault_is_named(recipe, columns, message):
+    data = {"root": "r", "columns": {"channels": ["x"], **columns}, "sources": ["a"], "targets": ["b"]}
+    recipe["data"] = {"class_path": "SeriesDomains", "init_args": data}
+    with pytest.raises(ConfigurationError, match=message):
+        check_recipe(recipe)
+    del data["columns"]["channels"]
+    data["columns"].pop("chanels", None)
+    data["columns"].update(unit="s", triads=[])
+    with pytest.raises(ConfigurationError, match=r"data.columns: SeriesColumns needs channels"):
+        check_recipe(recipe)
 
 
 def test_missing_arguments_are_named(recipe):

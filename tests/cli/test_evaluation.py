@@ -8,11 +8,14 @@ import pytest
 import torch
 import yaml
 
+from tests.data.image_sets import noise
 from tests.data.recording_files import series_table
 from tests.data.scan_files import office_frame
+from tests.data.settings import image_folders
 from tests.data.text_files import sentences
 from tlkit.cli.evaluation import _file_names, _write
 from tlkit.cli.main import main
+from tlkit.cli.unseen import Unseen
 from tlkit.types import DataSpec
 
 
@@ -105,13 +108,61 @@ def test_refused(trained, words, message, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize(("command", "split"), [("test", "test"), ("validate", "validate")])
+@pytest.mark.parametrize(("command", "split"), [("test", "test"), ("validate", "validate"), ("predict", "test")])
 def test_rows_that_were_learned_from_are_not_scored(trained, command, split, capsys):
     words = ["--config", str(trained.folder / "config.yaml"), "--data.hold_out.seed=1"]
     assert main([command, *words]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"[1-9]\d* of the \d+ rows of domain '\w+' to {split} on, '\d+' the first, were learned", error)
     assert "splits.json" in error
+    assert not (trained.folder / "predictions").exists()
+
+
+def test_other_groups_than_those_of_the_run_are_no_way_around_it(tmp_path, recipe, monkeypatch, capsys, caplog):
+    files = image_folders(tmp_path / "images")
+    for number in range(2):  # images of later, named in another way
+        noise(tmp_path / "images" / "later" / f"new {chr(97 + number)}.png", number)
+    small = {"class_path": "ConvNet", "init_args": {"in_channels": 3, "channels": [4], "hidden": 8}}
+    roles = {"sources": ["photo"], "targets": ["sketch"], "image_size": 16, "batch_size": 4}
+    data = {"class_path": "ImageFolderDomains", "init_args": {**files, **roles, "group_pattern": r"^(\d)"}}
+    content = {**recipe, "data": data, "model": {**recipe["model"], "backbone": small}, "runs": str(tmp_path / "runs")}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(tmp_path / "own.yaml"), "--run_id=x"]) == 0
+    run = tmp_path / "runs" / "own" / "x"
+    evaluated = ["--config", str(run / "config.yaml")]
+    for command in ("test", "predict"):
+        assert main([command, *evaluated, "--data.group_pattern=null"]) == 2
+        assert "were learned from in the run" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", *evaluated, "--data.root=images", "--data.hold_out.seed=3"]) == 2  # the same folder
+    assert "were learned from in the run" in capsys.readouterr().err
+    assert main(["predict", *evaluated, "--data.also_test=[later]"]) == 0
+    assert "matches none of the 2 files of 'later', such as 'new a.png': each is taken for a group of its own" in (
+        caplog.text
+    )
+    with (run / "predictions" / "later.csv").open() as stream:
+        assert [row["name"] for row in csv.DictReader(stream)] == ["later/new a.png", "later/new b.png"]
+    assert "is not checked" not in caplog.text
+    shutil.copytree(tmp_path / "images", tmp_path / "copy")
+    assert main(["test", *evaluated, f"--data.root={tmp_path / 'copy'}"]) == 0
+    assert f"tlkit test: whether a row to test on was learned from in {run} is not checked" in caplog.text
+    assert "data.root differ" in caplog.text
+
+
+def test_which_arguments_leave_the_rows_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = {"path": "file", "label": "finding", "group": "patient"}
+    old = {"class_path": "A", "init_args": {"table": "scans.csv", "columns": columns, "batch_size": 8}}
+    new = {"table": str(tmp_path / "scans.csv"), "columns": {**columns, "group": None}, "image_size": 9}
+    for changed, differ in (
+        ({}, []),
+        ({"table": "others.csv"}, ["data.table"]),
+        ({"table": {"path": "others.csv", "group": None}}, ["data.table"]),
+        ({"columns": {**columns, "label": "other"}}, ["data.columns"]),
+        ({"threshold": 3}, ["data.threshold"]),
+    ):
+        other = {"class_path": "A", "init_args": new | changed}
+        assert Unseen(tmp_path, {"data": old}, {"data": other}).differ == differ
 
 
 @pytest.mark.parametrize("content", ['{"hold_out":{"val_', "[]", '{"mnist":[1]}'])

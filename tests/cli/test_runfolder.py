@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from tests.shift import ShiftedBlobs
-from tlkit.cli.runfolder import create_run, environment, write_config, write_splits, write_summary
+from tlkit.cli.runfolder import (
+    check_splits,
+    create_run,
+    environment,
+    learned_rows,
+    write_config,
+    write_splits,
+    write_summary,
+)
 from tlkit.data import HoldOut
 from tlkit.errors import ConfigurationError
 
@@ -136,12 +144,23 @@ def test_splits_are_written_by_the_names_of_the_rows(tmp_path):
         )
 
 
+def test_nothing_is_said_to_be_learned_from_a_domain_that_is_only_tested(tmp_path):
+    data = ShiftedBlobs(["still"], [], also_test=["moved"])
+    data.setup("fit")
+    content = json.loads(write_splits(tmp_path, data).read_text())
+    assert content["moved"] == {"test": data.splits["moved"]["test"].tolist()}
+    assert set(learned_rows(tmp_path)) == {"still"}
+    other = ShiftedBlobs([], ["moved"], hold_out=HoldOut(test_fraction=0.4))  # tests on rows that it might have had
+    other.setup("fit")
+    check_splits(tmp_path, other, "test")
+
+
 def test_splits_are_written_in_pieces_as_they_would_be_at_once(tmp_path):
     asked = []
 
     class Many:
         hold_out = HoldOut(seed=3)
-        eval_domains = ("a", 'b"ä')
+        eval_domains, also_test = ("a", 'b"ä'), ()
         labelled = {"a": np.arange(5)}
         splits = {"a": {"train": np.arange(9000), "val": np.arange(0), "reference": np.arange(9000)}}
 

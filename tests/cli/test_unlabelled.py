@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -92,6 +93,17 @@ def test_predictions_are_of_all_rows_of_what_cannot_be_tested(run, caplog):
         assert {row["class"] for row in rows} <= {"negative", "positive"}
     assert counts == {"shop": 8, "forum": 30, "letters": 12}
     assert [row["name"] for row in rows] == [f"line {line}" for line in range(72, 84)]  # those of the letters, in order
+
+
+def test_one_text_that_came_later_is_predicted(run, recipe, tmp_path, caplog):
+    run = shutil.copytree(run, tmp_path / "r", ignore=shutil.ignore_patterns("predictions"))
+    late = tmp_path / "late.csv"
+    late.write_text((recipe.parent / "mine.csv").read_text() + "a fine one,,mail\n")
+    arguments = [f"--data.path={late}", "--data.also_test=[mail]"]
+    assert main(["predict", "--config", str(run / "config.yaml"), *arguments]) == 0
+    with (run / "predictions" / "mail.csv").open() as stream:
+        assert [row["name"] for row in csv.DictReader(stream)] == ["line 84"]
+    assert "whether a test row of a domain with labels was learned from" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,9 @@ BACKBONES = {
 
 
 def make(kind, root, hidden=True, **changes):
-    module, arguments = kind(Path(root) / f"hidden={hidden}", hidden)
+    root = Path(root)
+    root.mkdir(exist_ok=True)
+    module, arguments = kind(root / f"hidden={hidden}", hidden)
     return module(**{"batch_size": 4, **arguments, **changes})
 
 
@@ -268,7 +270,7 @@ def partly(path, column, domain, labels=("label",)):
     return row + 2
 
 
-@pytest.mark.parametrize(
+every_table = pytest.mark.parametrize(
     ("kind", "file", "column", "labels"),
     [
         (texts, "train.csv", "domain", ["label"]),
@@ -279,6 +281,9 @@ def partly(path, column, domain, labels=("label",)):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
+
+
+@every_table
 def test_a_partly_labelled_domain_is_refused_with_file_line_and_both_ways_out(kind, file, column, labels, tmp_path):
     data = make(kind, tmp_path, hidden=False)
     (source,), (target,) = data.sources, data.targets
@@ -292,6 +297,20 @@ def test_a_partly_labelled_domain_is_refused_with_file_line_and_both_ways_out(ki
     assert f"rows of domain {target!r} has none); label all of them, or none: a target may have no labels" in said
     with pytest.raises(DataError, match=r"has none\); label them, or remove them"):
         again(data, sources=[target], targets=[source]).setup("fit")
+
+
+@every_table
+def test_a_partly_labelled_domain_that_the_run_does_not_name_stops_nothing(kind, file, column, labels, tmp_path):
+    data = make(kind, tmp_path, hidden=False)
+    (target,) = data.targets
+    partly(tmp_path / "hidden=False" / file, column, target, labels)
+    one, other = again(data, targets=[]), again(make(kind, tmp_path / "whole", hidden=False), targets=[])
+    one.setup("fit")
+    other.setup("fit")
+    assert one.classes == other.classes
+    (source,) = data.sources
+    for split, rows in other.splits[source].items():
+        assert rows.tolist() == one.splits[source][split].tolist()
 
 
 def test_blanks_in_the_cells_of_a_target_without_positions_do_not_make_words_of_the_numbers(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import pickle
 
 import lightning as L
@@ -39,6 +40,13 @@ def test_the_balanced_loss_is_the_mean_of_weighted_rows():
     outputs, y = torch.randn(5, 4), torch.tensor([0, 1, 1, 3, 3])
     rows = -outputs.log_softmax(1)[torch.arange(5), y]
     torch.testing.assert_close(task.loss(outputs, y), (rows * torch.tensor([2.0, 1.0, 1.0, 2 / 3, 2 / 3])).mean())
+
+
+def test_a_run_without_sources_says_that_nothing_chooses_the_threshold(caplog):
+    built(positive=["cnv"])
+    assert "threshold" not in caplog.text
+    built(positive=["cnv"], spec=dataclasses.replace(SPEC, sources=(), targets=("a", "b")))
+    assert "there are none: whatever at_sensitivity says, it stays as it is" in caplog.text
 
 
 def test_the_threshold_is_calibrated_saved_and_decides():

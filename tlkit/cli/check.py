@@ -8,6 +8,7 @@ what was meant. Types of plain values are left to jsonargparse.
 from __future__ import annotations
 
 import collections.abc
+import dataclasses
 import inspect
 import types
 import typing
@@ -170,12 +171,29 @@ def _check_type(value: Any, annotation: Any, where: str) -> None:
     try:
         parser.parse_object({"value": value})
     except (ArgumentError, TypeError, ValueError) as error:
+        _check_fields(value, annotation, where)
         choices = _choices(annotation)
         if choices and isinstance(value, str):
             raise ConfigurationError(unknown(f"value for {where}", value, choices)) from error
         words = isinstance(value, list) and any(isinstance(each, (int, float)) for each in value)
         hint = f": write {[str(each) for each in value]}" if words and "list[str]" in _wording(annotation) else ""
         raise ConfigurationError(f"{where} must be {_wording(annotation)}, got {value!r}{hint}") from error
+
+
+def _check_fields(value: Any, annotation: Any, where: str) -> None:
+    """Check the fields of a dataclass one by one, so that the report is of the one at fault."""
+    for kind in _alternatives(annotation) if isinstance(value, dict) else ():
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            continue
+        fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+        for key, given in value.items():
+            if key not in fields:
+                raise ConfigurationError(f"{where}: {unknown(f'argument of {kind.__name__}', str(key), list(fields))}")
+            _check_type(given, _hints(kind).get(key, Any), f"{where}.{key}")
+        defaults = {name: {field.default, field.default_factory} for name, field in fields.items()}
+        lacking = [name for name in fields if value.get(name) is None and defaults[name] == {dataclasses.MISSING}]
+        if lacking:
+            raise ConfigurationError(f"{where}: {kind.__name__} needs {', '.join(lacking)}")
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -46,6 +46,7 @@ def evaluate(request: Request) -> int:
     cli, trained = _start(request)
     assert request.run is not None
     unseen = Unseen(request.run, trained["recipe"], cli.resolved)
+    unseen.say_if_unchecked(f"tlkit {request.command}", f"a row to {request.command} on")
     trainer = cli.make_trainer([ProgressBar(), unseen], logger=False, enable_checkpointing=False)
     run = trainer.validate if request.command == "validate" else trainer.test
     run(cli.model, datamodule=cli.datamodule, ckpt_path=str(request.checkpoint), verbose=False, weights_only=True)
@@ -72,13 +73,15 @@ def predict(request: Request) -> int:
     Raises:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
         ConfigurationError: If more than one process was started.
-        DataError: If there are predictions already, or a file is where their folder is to be.
+        DataError: If there are predictions already, a file is where their folder is to be, or test rows of a domain
+            with labels were learned from.
     """
     launch = launched()
     if launch is not None and launch.per_node * launch.nodes > 1:
         raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
-    cli, _ = _start(request)
+    cli, trained = _start(request)
     assert request.run is not None
+    unseen = Unseen(request.run, trained["recipe"], cli.resolved)
     data, folder = cli.datamodule, request.run / "predictions"
     searched = data.sources if cli.model.network.task.needs_reference else []
     names = _file_names(data.eval_domains, searched)
@@ -89,7 +92,9 @@ def predict(request: Request) -> int:
     for file in (*files.values(), *references.values()):
         if file.exists():
             raise DataError(f"{file} exists and is not written over; move it away to predict again")
-    trainer = cli.make_trainer([ProgressBar()], logger=False, enable_checkpointing=False, devices=1, num_nodes=1)
+    unseen.say_if_unchecked("tlkit predict", "a test row of a domain with labels")
+    callbacks = [ProgressBar(), unseen]
+    trainer = cli.make_trainer(callbacks, logger=False, enable_checkpointing=False, devices=1, num_nodes=1)
     batches: Any = trainer.predict(cli.model, datamodule=data, ckpt_path=str(request.checkpoint), weights_only=True)
     by_domain = [batches] if len(files) == 1 else batches
     folder.mkdir(exist_ok=True)

@@ -130,9 +130,10 @@ def write_config(run: Path, text: str) -> Path:
 def write_splits(run: Path, data: DomainDataModule, before: Mapping[str, Sequence[Any]] | None = None) -> Path:
     """Write ``splits.json``, the rows of every split of every domain, and return its path.
 
-    A row is a number, or the name that the data module gives it. ``labelled`` are a target's rows whose labels were
-    used, ``before`` those of each domain that the model had learned from when training started. Rows that the recipe
-    divides the same way again need no file; it is there to be compared and cited.
+    A row is a number, or the name that the data module gives it. A domain in ``also_test`` has test rows alone.
+    ``labelled`` are a target's rows whose labels were used, ``before`` those of each domain that the model had learned
+    from when training started. Rows that the recipe divides the same way again need no file; it is there to be compared
+    and cited.
     """
     return write_aside(run / "splits.json", _splits_text(data, before or {}))
 
@@ -182,9 +183,8 @@ def rows_before(run: Path) -> dict[str, list[Any]]:
 
 
 def _rows(data: DomainDataModule, domain: str) -> dict[str, Rows]:
-    found: dict[str, Rows] = {
-        split: rows for split, rows in data.splits.get(domain, {}).items() if split != "reference"
-    }
+    splits = ("test",) if domain in data.also_test else ("train", "val", "test")  # nothing is learned from the former
+    found: dict[str, Rows] = {split: rows for split, rows in data.splits.get(domain, {}).items() if split in splits}
     return found | ({"labelled": data.labelled[domain]} if domain in data.labelled else {})
 
 
@@ -195,7 +195,8 @@ def _named(names: Sequence[str] | None, rows: Rows) -> list[Any]:
 def check_splits(run: Path, data: DomainDataModule, *splits: Split) -> None:
     """Refuse to score a model on rows that its run learned from, and did not score it on itself.
 
-    That is what another ``hold_out`` than the run's, or other columns to group rows by, would come to.
+    That is what another ``hold_out`` than the run's, or other columns to group rows by, would come to. A domain without
+    labels is not scored.
 
     Args:
         run: The run folder; without a ``splits.json`` there is nothing to compare with.
@@ -207,7 +208,7 @@ def check_splits(run: Path, data: DomainDataModule, *splits: Split) -> None:
     """
     file = run / "splits.json"
     content = _read_splits(file)
-    for split, domain in product(splits, data.eval_domains):
+    for split, domain in product(splits, filter(data.has_labels, data.eval_domains)):
         learned = _LEARNED if split == "test" else tuple(each for each in _LEARNED if each != "val")
         use = "test" if split == "test" else "validate"
         then, rows = content.get(domain, {}), _rows(data, domain).get(split)

@@ -47,11 +47,7 @@ def _say_what_differs(cli: TransferCLI, unseen: Unseen, trained: TransferModule)
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
             say(f"--start_from: model.backbone.{key} was {old.get(key)!r} in {unseen.run} and is {new.get(key)!r} now")
-    if unseen.differ:
-        say(
-            f"--start_from: whether a row to test on was learned from in {unseen.run} is not checked, since other rows "
-            f"may be meant: {', '.join(unseen.differ)} differ"
-        )
+    unseen.say_if_unchecked("--start_from", "a row to test on")
     late = [domain for domain in cli.datamodule.eval_domains if domain not in trained.data_spec.domains]
     if late and cli.datamodule.shared_groups and not unseen.differ:
         say(

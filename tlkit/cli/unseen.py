@@ -11,14 +11,29 @@ import lightning as L
 
 from tlkit.cli.runfolder import check_splits
 from tlkit.data import DomainDataModule
+from tlkit.notes import say
 from tlkit.types import Split
 
 __all__ = ["Unseen"]
 
 # Which rows there are does not follow from these: how they are divided, and how they are read.
-_HOW = {*inspect.signature(DomainDataModule.__init__).parameters, "split_by", "augment", "image_size", "cache_gb"}
+_HOW = {
+    *inspect.signature(DomainDataModule.__init__).parameters,
+    "split_by",
+    "group_pattern",
+    "group",  # the name of a column, among those of a table
+    "protocol",
+    "augment",
+    "image_size",
+    "cache_gb",
+}
 
-_SCORED: dict[str, tuple[Split, ...]] = {"fit": ("val", "test"), "validate": ("val",), "test": ("test",)}
+_SCORED: dict[str, tuple[Split, ...]] = {
+    "fit": ("val", "test"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
 
 
 class Unseen(L.Callback):
@@ -36,12 +51,27 @@ class Unseen(L.Callback):
 
     def __init__(self, run: Path, recipe: dict[str, Any] | None, new: dict[str, Any]) -> None:
         self.run, self.differ = run, _differ(recipe["data"] if recipe else {}, new["data"])
+        self._recorded = recipe is not None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Hold the rows that are to be scored against those of the run; a training ends with its test."""
-        if not self.differ:
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        # What a retrieval searches in was learned from, and is another kind of data.
+        if not self.differ and isinstance(data, DomainDataModule):
             check_splits(self.run, data, *_SCORED[stage])
+
+    def say_if_unchecked(self, command: str, rows: str) -> None:
+        """Say which arguments keep the rows from being compared, if any do; what Python trained left no record.
+
+        Args:
+            command: What the user called, ``"tlkit test"``.
+            rows: What is to be done with them, ``"a row to test on"``.
+        """
+        if self.differ and self._recorded:
+            say(
+                f"{command}: whether {rows} was learned from in {self.run} is not checked, since other rows may be "
+                f"meant: {', '.join(self.differ)} differ"
+            )
 
 
 def _differ(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -51,14 +81,15 @@ def _differ(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _what_is_read(data: dict[str, Any]) -> dict[str, Any]:
-    arguments = {key: _absolute(key, value) for key, value in (data.get("init_args") or {}).items() if key not in _HOW}
-    return {"class_path": data.get("class_path"), **arguments}
+    return {"class_path": data.get("class_path"), **_of_rows(data.get("init_args") or {})}
 
 
-def _absolute(key: str, value: Any) -> Any:
-    """Return an argument with the one name that a file has from everywhere."""
-    if isinstance(value, dict):
-        return {name: _absolute(name, each) for name, each in value.items()}
-    return (
-        os.path.abspath(value) if key in ("root", "path") and isinstance(value, str) and "://" not in value else value
-    )
+def _of_rows(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that rows follow from, with the one name that a file has from everywhere."""
+    found = {}
+    for key, value in arguments.items():
+        if key in _HOW:
+            continue
+        file = key in ("root", "path", "table") and isinstance(value, str) and "://" not in value
+        found[key] = _of_rows(value) if isinstance(value, dict) else os.path.abspath(value) if file else value
+    return found

@@ -12,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from tlkit.errors import ConfigurationError, unknown
 from tlkit.metrics import DiagnosisIntervals, DiagnosisScores, DiagnosisThreshold
 from tlkit.metrics.diagnosis import log_odds
+from tlkit.notes import say
 from tlkit.tasks.base import Task
 from tlkit.tasks.classification import Classification
 from tlkit.types import DataSpec
@@ -69,6 +70,12 @@ class Diagnosis(Classification):
     def build(self, num_features: int, data: DataSpec) -> None:
         """Create the linear layer, and look the classes of the finding up."""
         super().build(num_features, data)
+        if not data.sources:
+            say(
+                "Diagnosis chooses its threshold on the validation rows of sources, and there are none: whatever "
+                "at_sensitivity says, it stays as it is, a probability of one half in a new model. That is where "
+                "sensitivity and specificity are taken; auroc needs no threshold"
+            )
         for name in self.positive:
             if name not in data.classes:
                 raise ConfigurationError(f"Diagnosis(positive=...): {unknown('class', name, data.classes)}")

@@ -202,6 +202,28 @@ def test_standardisation(folder):
         torch.testing.assert_close(windows_of(by_domain, domain), (x - mean) / deviation, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("split_by", ["recording", "time"])
+def test_a_domain_without_labels_that_is_only_predicted_is_standardised_by_all_its_windows(folder, split_by):
+    for number, path in enumerate(sorted(folder.glob("watch/*.csv"))):
+        write(path, [""] * 40, values=5 + 3 * number + np.sin(np.arange(40)))
+    arguments = {"targets": [], "also_test": ["watch"], "split_by": split_by}
+    raw, by_domain = (make(folder, signals=Signals(standardize=kind), **arguments) for kind in ("none", "domain"))
+    x = windows_of(raw, "watch")
+    expected = (x - x.mean((0, 2), keepdim=True)) / x.std((0, 2), correction=0, keepdim=True)
+    torch.testing.assert_close(windows_of(by_domain, "watch"), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_recording_without_labels_is_a_target_standardised_by_all_its_windows(folder):
+    for number in (2, 3):
+        (folder / "watch" / f"s{number}_walk.csv").unlink()
+    write(folder / "watch" / "s1_walk.csv", [""] * 40, values=5 + np.sin(np.arange(40)))
+    raw, by_domain = (make(folder, signals=Signals(standardize=kind)) for kind in ("none", "domain"))
+    x = windows_of(raw, "watch")
+    assert raw.splits["watch"]["train"].tolist() == raw.splits["watch"]["test"].tolist() == list(range(len(x)))
+    expected = (x - x.mean((0, 2), keepdim=True)) / x.std((0, 2), correction=0, keepdim=True)
+    torch.testing.assert_close(windows_of(by_domain, "watch"), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_test_half_does_not_reach_the_standardised_training_half(folder):
     plain = make(folder, split_by="time", signals=Signals(standardize="recording"))
     for path in folder.glob("*/*.csv"):

@@ -109,6 +109,24 @@ def test_a_saved_data_set_of_hugging_face(tmp_path, splits):
     assert "unknown column 'texts': did you mean 'text'" in fails(tmp_path / "saved", text="texts")
 
 
+def test_a_copy_of_a_data_set_of_the_hub(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "copy" / "data").mkdir(parents=True)
+    (tmp_path / "copy" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Reviews\n")
+    (tmp_path / "copy" / ".gitattributes").touch()
+    test = [(f"{text} held out", *rest) for text, *rest in rows_of("dvd", 8)]
+    for split, rows in (("train", rows_of("dvd") + rows_of("electronics")), ("test", test)):
+        frame = pd.DataFrame(rows, columns=["text", "label", "domain"])
+        frame.to_parquet(tmp_path / "copy" / "data" / f"{split}-00000-of-00001.parquet")
+    data = make(tmp_path / "copy")
+    assert data.domains == ["dvd", "electronics"]
+    assert served(data, "dvd") == [text for text, *_ in test]
+    assert data.row_names("dvd")[-1] == "test, row 7"
+    (tmp_path / "copy" / "data" / "train-00000-of-00001.parquet").write_text("none")
+    assert "cannot be read as a data set in the layout of the hub" in fails(tmp_path / "copy")
+
+
 def test_a_file_named_test_is_the_test_split(tmp_path):
     write(tmp_path / "train.csv", rows_of("dvd", 30) + rows_of("electronics", 30))
     held = [(f"{text} held out", *rest) for text, *rest in rows_of("dvd", 10)]

@@ -225,7 +225,8 @@ class FingerprintDomains(ScanDomains):
             def place(row: int, rows: NDArray[np.int64] = rows) -> str:
                 return f"{self.path.parent / self._places[rows[row]]}, {cell}"
 
-            check_all_or_none(domain, missing[rows], self.needs_labels(domain), place)
+            if domain in self.eval_domains:  # another one may be half labelled, as work goes on
+                check_all_or_none(domain, missing[rows], self.needs_labels(domain), place)
         return missing
 
     @cached_property
@@ -253,7 +254,7 @@ class FingerprintDomains(ScanDomains):
         position = np.full((len(known), 2), np.nan)
         position[known] = self._frame.loc[known, columns].to_numpy(np.float64) - np.asarray(self.table.origin)
         for domain, rows in self._by_domain.items():  # each by itself: sites in two towns are a degree apart
-            if known[rows].any():
+            if domain in self.eval_domains and known[rows].any():
                 where = f"{self.path}, domain {domain!r}"
                 check_metres(position[rows][known[rows]], where, columns, self.table.origin)
         return position

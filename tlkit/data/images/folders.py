@@ -126,10 +126,14 @@ class ImageFolderDomains(ImageDomains):
             return None
         matches = [self._pattern.search(path.name) for path in paths]
         if not any(matches):
-            raise DataError(
+            fault = (
                 f"group_pattern {self._pattern.pattern!r} matches none of the {len(paths)} files of {domain!r}, such "
-                f"as {paths[0].name!r}: correct it, or leave it out"
+                f"as {paths[0].name!r}"
             )
+            learned = self.trained or self
+            if domain in (*learned.sources, *learned.targets):
+                raise DataError(f"{fault}: correct it, or leave it out")
+            say(f"{fault}: each is taken for a group of its own")  # images of later may be called otherwise
         # A file's own group must not be taken for one that the pattern found: "/" is in no file name.
         return [match[1] if match and match[1] else f"/{name}" for match, name in zip(matches, names, strict=True)]
 

@@ -52,7 +52,8 @@ class Signals:
             - ``"recording"``: by those of its recording (where a recording is cut into a part to train and one to test
               on, by those of the part). What differs between recordings only by an offset or a scale is gone, posture
               in recordings of one activity included.
-            - ``"domain"``: by those of the domain's windows outside its test split.
+            - ``"domain"``: by those of the domain's windows outside its test split; of all its windows if it has no
+              others, as a domain without labels that is only predicted.
 
             No label is used. Constant channels become 0.
         rotate: Turn the triads of every training window by a random rotation, uniform over all of them and the same for

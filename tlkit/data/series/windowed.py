@@ -210,7 +210,9 @@ class WindowedDomains(DomainDataModule):
                 groups = np.array([self.recordings[number].person for number in made.recording])
             splits = self.split(domain, made.y.numpy(), groups=groups, test=made.test)
             if self.signals.standardize == "domain":
-                made.x.standardize(np.setdiff1d(np.arange(len(made.y)), splits["test"]))
+                every = np.arange(len(made.y))
+                known = np.setdiff1d(every, splits["test"])
+                made.x.standardize(known if len(known) else every)  # without labels all may be there to predict
             self._made[domain] = made
         return self._made[domain]
 

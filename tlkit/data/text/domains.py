@@ -27,10 +27,10 @@ class TextDomains(TextModule):
     """Texts with a label and a domain each: reviews by product, messages by channel, reports by hospital.
 
     They lie in one file (CSV, JSON lines or parquet, see :func:`~tlkit.data.files.tables.read_table`), in a folder of
-    such files, in a folder that ``datasets.save_to_disk`` wrote, or in a data set of the Hugging Face hub (extra
-    ``text``). Domains and classes are those found in the data; the domains of a run must have the same classes. A file
-    (``test.csv``, ``Test.csv``, ``test-00000-of-00001.parquet``) or a split named ``test`` is the test split of the
-    domains in it.
+    such files, in a folder that ``datasets.save_to_disk`` wrote, or in a data set of the Hugging Face hub or a copy of
+    one (extra ``text``). Domains and classes are those found in the data; the domains of a run must have the same
+    classes. A file (``test.csv``, ``Test.csv``, ``test-00000-of-00001.parquet``) or a split named ``test`` is the test
+    split of the domains in it.
 
     Args:
         path: The file, the folder, or the name on the hub (``owner/name``, or ``owner/name:configuration``). A relative
@@ -136,7 +136,8 @@ class TextDomains(TextModule):
         if not rows:
             raise DataError(f"{self.path} holds no rows")
         for domain, found in rows.items():
-            self._check_missing(domain, np.array([not row[2] for row in found]), files[domain])
+            if domain in self.eval_domains:  # another one may be half labelled, as work goes on
+                self._check_missing(domain, np.array([not row[2] for row in found]), files[domain])
         return {domain: Texts.of(found) for domain, found in rows.items()}
 
     def _check_missing(self, domain: str, missing: NDArray[np.bool_], places: list[tuple[Path, str]]) -> None:
@@ -168,7 +169,10 @@ def _parts(path: str, columns: list[str], label: str) -> list[_Part]:
         return [_file(found, columns, label)]
     if any((found / name).is_file() for name in _SAVED):
         return _saved(found, columns, label)
-    files = [file for file in sorted(found.iterdir()) if file.name.lower().endswith(ENDINGS) and file.name[0] != "."]
+    below = sorted(file for file in found.rglob("*") if file.name.lower().endswith(ENDINGS) and file.name[0] != ".")
+    files = [file for file in below if file.parent == found]
+    if below and not files:  # the layout of the hub, data/train-00000-of-00001.parquet, which datasets knows
+        return _cloned(found, columns, label)
     if not files:
         raise DataError(
             f"path: {found} holds no table (a file that ends in {', '.join(ENDINGS)}) and was not written by "
@@ -203,6 +207,18 @@ def _saved(folder: Path, columns: list[str], label: str) -> list[_Part]:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever its readers raise
         raise DataError(f"path: {folder} cannot be read as a data set: {_first_line(error)}") from error
+    return _splits(folder, loaded, columns, label)
+
+
+def _cloned(folder: Path, columns: list[str], label: str) -> list[_Part]:
+    datasets = _datasets()
+    try:
+        loaded = datasets.load_dataset(str(folder))
+    except Exception as error:  # whatever its readers raise
+        raise DataError(
+            f"path: {folder} has tables in folders below, but cannot be read as a data set in the layout of the hub of "
+            f"Hugging Face: {_first_line(error)}. Give the folder that the tables are in"
+        ) from error
     return _splits(folder, loaded, columns, label)
 
 

@@ -193,6 +193,8 @@ class TextModule(DomainDataModule):
         if self.protocol == "transductive" and domain not in (self.trained or self).sources:
             everything = np.arange(len(keys))
             self.splits[domain] = dict.fromkeys(("train", "val", "test", "reference"), everything)
+        elif domain in self.also_test and not self.has_labels(domain):  # all of it is to be predicted, be it one text
+            self.split(domain, *self._numbered(domain))
         else:
             y, groups = self._numbered(domain)
             test = self._held_out(domain)
