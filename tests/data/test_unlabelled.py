@@ -374,6 +374,16 @@ def test_files_of_texts_without_the_column(tmp_path):
         TextDomains(str(tmp_path), **{**roles, "sources": ["mail"], "also_test": ["shop"]}, batch_size=4).setup("fit")
 
 
+def test_texts_that_were_adapted_to_make_the_same_words_when_they_are_only_predicted(tmp_path):
+    data = make(texts, tmp_path)
+    data.setup("fit")
+    late = again(data, targets=[], also_test=data.targets)
+    late.trained = data.spec()
+    late.setup("predict")
+    assert late.vocabulary == data.vocabulary
+    assert late.splits["dvd"]["train"].tolist() == data.splits["dvd"]["train"].tolist() != []
+
+
 def test_transductive_texts_without_labels(tmp_path):
     data = make(texts, tmp_path, protocol="transductive")
     data.setup("fit")

@@ -189,11 +189,12 @@ class TextModule(DomainDataModule):
     def _divided(self, domain: str) -> dict[Split, Rows]:
         if domain in self.splits:
             return self.splits[domain]
-        keys = self._keys(domain)
-        if self.protocol == "transductive" and domain not in (self.trained or self).sources:
+        keys, learned = self._keys(domain), self.trained or self
+        if self.protocol == "transductive" and domain not in learned.sources:
             everything = np.arange(len(keys))
             self.splits[domain] = dict.fromkeys(("train", "val", "test", "reference"), everything)
-        elif domain in self.also_test and not self.has_labels(domain):  # all of it is to be predicted, be it one text
+        elif domain not in (*learned.sources, *learned.targets) and not self.has_labels(domain):
+            # All of it is to be predicted, be it one text.
             self.split(domain, *self._numbered(domain))
         else:
             y, groups = self._numbered(domain)
