@@ -134,7 +134,8 @@ def _arguments(target: type, given: Any, where: str, skip: int = 0) -> dict[str,
     for key in given:
         if key not in names:
             raise ConfigurationError(f"{where}: {unknown(f'argument of {target.__name__}', str(key), names)}")
-    missing = [name for name in names if parameters[name].required and name not in given]
+    # To jsonargparse null is not given.
+    missing = [name for name in names if parameters[name].required and given.get(name) is None]
     if missing:
         raise ConfigurationError(f"{where}: {target.__name__} needs {', '.join(missing)}")
     return {key: _resolve(value, parameters[key].annotation, f"{where}.{key}") for key, value in given.items()}
@@ -156,6 +157,9 @@ def _resolve(value: Any, annotation: Any, where: str) -> Any:
         raise ConfigurationError(f"{where} has init_args but no class_path")
     if isinstance(value, dict) and bases and not _takes_mapping(annotation):
         raise ConfigurationError(f"{where} takes a class: class_path and init_args; got the keys {sorted(value)}")
+    kinds = [each for each in _alternatives(annotation) if isinstance(each, type) and dataclasses.is_dataclass(each)]
+    if isinstance(value, dict) and kinds and not _takes_mapping(annotation):
+        return _arguments(kinds[0], value, where)
     _check_type(value, annotation, where)
     return value
 
@@ -171,29 +175,12 @@ def _check_type(value: Any, annotation: Any, where: str) -> None:
     try:
         parser.parse_object({"value": value})
     except (ArgumentError, TypeError, ValueError) as error:
-        _check_fields(value, annotation, where)
         choices = _choices(annotation)
         if choices and isinstance(value, str):
             raise ConfigurationError(unknown(f"value for {where}", value, choices)) from error
         words = isinstance(value, list) and any(isinstance(each, (int, float)) for each in value)
         hint = f": write {[str(each) for each in value]}" if words and "list[str]" in _wording(annotation) else ""
         raise ConfigurationError(f"{where} must be {_wording(annotation)}, got {value!r}{hint}") from error
-
-
-def _check_fields(value: Any, annotation: Any, where: str) -> None:
-    """Check the fields of a dataclass one by one, so that the report is of the one at fault."""
-    for kind in _alternatives(annotation) if isinstance(value, dict) else ():
-        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-            continue
-        fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-        for key, given in value.items():
-            if key not in fields:
-                raise ConfigurationError(f"{where}: {unknown(f'argument of {kind.__name__}', str(key), list(fields))}")
-            _check_type(given, _hints(kind).get(key, Any), f"{where}.{key}")
-        defaults = {name: {field.default, field.default_factory} for name, field in fields.items()}
-        lacking = [name for name in fields if value.get(name) is None and defaults[name] == {dataclasses.MISSING}]
-        if lacking:
-            raise ConfigurationError(f"{where}: {kind.__name__} needs {', '.join(lacking)}")
 
 
 def _choices(annotation: Any) -> list[str]:

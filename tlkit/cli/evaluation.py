@@ -43,9 +43,8 @@ def evaluate(request: Request) -> int:
         CheckpointError: If the checkpoint cannot be read, or is of another model, other classes or other inputs.
         DataError: If it learned from rows that it would be scored on.
     """
-    cli, trained = _start(request)
+    cli, unseen = _start(request)
     assert request.run is not None
-    unseen = Unseen(request.run, trained["recipe"], cli.resolved)
     unseen.say_if_unchecked(f"tlkit {request.command}", f"a row to {request.command} on")
     trainer = cli.make_trainer([ProgressBar(), unseen], logger=False, enable_checkpointing=False)
     run = trainer.validate if request.command == "validate" else trainer.test
@@ -79,9 +78,8 @@ def predict(request: Request) -> int:
     launch = launched()
     if launch is not None and launch.per_node * launch.nodes > 1:
         raise ConfigurationError("tlkit predict runs in one process; start it without torchrun or srun")
-    cli, trained = _start(request)
+    cli, unseen = _start(request)
     assert request.run is not None
-    unseen = Unseen(request.run, trained["recipe"], cli.resolved)
     data, folder = cli.datamodule, request.run / "predictions"
     searched = data.sources if cli.model.network.task.needs_reference else []
     names = _file_names(data.eval_domains, searched)
@@ -128,15 +126,16 @@ class _Reference(L.LightningDataModule):
         return self.data.reference_loader()
 
 
-def _start(request: Request) -> tuple[TransferCLI, dict[str, Any]]:
-    """Return the parts that the recipe names, and what the checkpoint says of its training."""
+def _start(request: Request) -> tuple[TransferCLI, Unseen]:
+    """Return the parts that the recipe names, and what holds their rows against those that the run learned from."""
     quiet()
     assert request.checkpoint is not None
+    assert request.run is not None
     trained = read_checkpoint(request.checkpoint)["tlkit"]  # before anything is built: whether it can be read
     with skip_pretrained():
         cli = TransferCLI(request.recipe)
     cli.datamodule.trained = trained["data"] and DataSpec.from_checkpoint(trained["data"])
-    return cli, trained
+    return cli, Unseen(request.run, trained["recipe"], cli.resolved)
 
 
 def _columns(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:

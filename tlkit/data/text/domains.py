@@ -167,18 +167,20 @@ def _parts(path: str, columns: list[str], label: str) -> list[_Part]:
         return _hub(path, columns, label)
     if found.is_file():
         return [_file(found, columns, label)]
-    if any((found / name).is_file() for name in _SAVED):
-        return _saved(found, columns, label)
-    below = sorted(file for file in found.rglob("*") if file.name.lower().endswith(ENDINGS) and file.name[0] != ".")
-    files = [file for file in below if file.parent == found]
-    if below and not files:  # the layout of the hub, data/train-00000-of-00001.parquet, which datasets knows
-        return _cloned(found, columns, label)
+    saved = any((found / name).is_file() for name in _SAVED)
+    files = sorted(filter(_is_table, found.iterdir()))
+    if saved or (not files and any(map(_is_table, found.rglob("*")))):
+        return _in_folder(found, saved, columns, label)
     if not files:
         raise DataError(
             f"path: {found} holds no table (a file that ends in {', '.join(ENDINGS)}) and was not written by "
             "datasets.save_to_disk: give the file or the folder of the texts"
         )
     return [_file(file, columns, label) for file in files]
+
+
+def _is_table(file: Path) -> bool:
+    return file.name.lower().endswith(ENDINGS) and file.name[0] != "."
 
 
 def _file(path: Path, columns: list[str], label: str) -> _Part:
@@ -201,24 +203,15 @@ def _datasets() -> Any:
     return datasets
 
 
-def _saved(folder: Path, columns: list[str], label: str) -> list[_Part]:
+def _in_folder(folder: Path, saved: bool, columns: list[str], label: str) -> list[_Part]:
+    """Read what ``datasets.save_to_disk`` wrote, or a copy of the hub's ``data/train-00000-of-00001.parquet``."""
     datasets = _datasets()
+    layout = "" if saved else " in the layout of the hub of Hugging Face"
+    advice = "" if saved else ". Give the folder that the tables are in"
     try:
-        loaded = datasets.load_from_disk(str(folder))
+        loaded = (datasets.load_from_disk if saved else datasets.load_dataset)(str(folder))
     except Exception as error:  # whatever its readers raise
-        raise DataError(f"path: {folder} cannot be read as a data set: {_first_line(error)}") from error
-    return _splits(folder, loaded, columns, label)
-
-
-def _cloned(folder: Path, columns: list[str], label: str) -> list[_Part]:
-    datasets = _datasets()
-    try:
-        loaded = datasets.load_dataset(str(folder))
-    except Exception as error:  # whatever its readers raise
-        raise DataError(
-            f"path: {folder} has tables in folders below, but cannot be read as a data set in the layout of the hub of "
-            f"Hugging Face: {_first_line(error)}. Give the folder that the tables are in"
-        ) from error
+        raise DataError(f"path: {folder} cannot be read as a data set{layout}: {_first_line(error)}{advice}") from error
     return _splits(folder, loaded, columns, label)
 
 
